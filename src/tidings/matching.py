@@ -1,0 +1,79 @@
+"""Which webhooks an event concerns, and which filters are allowed where (contract §5, interface of the hierarchy).
+
+Two questions are answered here: does a filter accept an event, and may this filter stand on that resource. Which
+resources an event is visible from is `hierarchy.py`'s affair.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tidings.errors import BadRequest
+from tidings.model import Action, Event, Filter
+
+# Resources so large that a webhook there must say what it wants (contract §5).
+LARGER_SCOPED: Final = frozenset({"workspace", "team", "portfolio"})
+
+# What happens within a project stays below it: these never reach a larger-scoped resource.
+NEVER_RISE: Final = frozenset({"task", "story", "attachment", "section"})
+
+ACTIONS: Final = tuple(action.value for action in Action)
+
+
+def accepts(filters: Sequence[Filter], event: Event) -> bool:
+    """Say whether any filter accepts the event; no filters at all accept everything."""
+    return not filters or any(_matches(entry, event) for entry in filters)
+
+
+def _matches(entry: Filter, event: Event) -> bool:
+    return (
+        (entry.resource_type is None or entry.resource_type == event.resource_type)
+        and (entry.resource_subtype is None or entry.resource_subtype == event.resource_subtype)
+        and (entry.action is None or entry.action == event.action)
+        and (entry.fields is None or event.field in entry.fields)
+    )
+
+
+def check_filters(filters: Sequence[Filter], *, resource_type: str) -> None:
+    """Refuse filters that cannot stand on a resource of this type (contract §5, §12.9).
+
+    Raises:
+        BadRequest: naming the filter and the rule.
+    """
+    for index, entry in enumerate(filters):
+        if entry.fields is not None and entry.action != Action.CHANGED:
+            raise BadRequest.at(
+                f"filters: [{index}]: fields",
+                'only a filter with the action "changed" may name fields',
+                code="invalid_filter",
+            )
+    if resource_type in LARGER_SCOPED:
+        _check_larger_scoped(filters, resource_type)
+
+
+def _check_larger_scoped(filters: Sequence[Filter], resource_type: str) -> None:
+    if not filters:
+        raise BadRequest.at(
+            "filters",
+            f"Webhooks on larger-scoped resources (here a {resource_type}) must specify filters",
+            code="filters_required",
+        )
+    for index, entry in enumerate(filters):
+        if entry.resource_type is None:
+            raise BadRequest.at(
+                f"filters: [{index}]: resource_type",
+                f"a filter on a larger-scoped resource (here a {resource_type}) must name a resource_type",
+                code="invalid_filter",
+            )
+        if entry.resource_type in NEVER_RISE:
+            raise BadRequest.at(
+                f"filters: [{index}]: resource_type",
+                f"events of type {entry.resource_type} do not reach larger-scoped resources "
+                f"(here a {resource_type})",
+                code="invalid_filter",
+            )
+        if entry.fields is not None:
+            raise BadRequest.at(
+                f"filters: [{index}]: fields",
+                f"filters on larger-scoped resources (here a {resource_type}) may not name fields",
+                code="invalid_filter",
+            )
