@@ -8,7 +8,7 @@ A webhook is healthy (`failures == 0`), failing (an unbroken run since `failing_
 `next_attempt_at` says when it is tried again: never later than the moment of its deletion, so that one attempt is
 always made then, and only that attempt can end it. Time in which nobody was trying (our own outage, a clock that
 jumped) does not count towards the deletion: `settle` moves the start of the run forward by as much as the attempt
-came late.
+was begun late.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,10 @@ from tidings.model import (
     Verdict,
 )
 
-# An attempt this much after its time was kept back by us (outage, clock jump), not by ordinary queueing.
+# An attempt begun later than this was kept back by us (outage, clock jump), not by ordinary queueing. For short
+# lives in sandboxes and tests: this fraction of the life.
 LATENESS_TOLERATED: Micros = 60 * MICROSECONDS_PER_SECOND
+_LATENESS_FRACTION = 20
 
 # Doubling further passes any sane cap; this bounds the shift.
 _DOUBLINGS_MAX = 30
@@ -120,10 +122,13 @@ def retry_after(value: str | None, *, now: Micros) -> Micros:
 # -- what becomes of the webhook -------------------------------------------------------------------
 
 
-def settle(health: Health, outcome: Outcome, *, now: Micros, jitter: float, policy: Policy) -> Verdict:
+def settle(
+    health: Health, outcome: Outcome, *, started: Micros, now: Micros, jitter: float, policy: Policy
+) -> Verdict:
     """Say what becomes of a webhook after one attempt.
 
-    `jitter` is in [0, 1); `now` is when the outcome was known.
+    `started` is when the attempt began; `now` is that plus the time it took (measured, so that a clock turned in
+    between does no harm); `jitter` is in [0, 1).
     """
     match outcome:
         case Delivered():
@@ -138,9 +143,9 @@ def settle(health: Health, outcome: Outcome, *, now: Micros, jitter: float, poli
                 )
             )
         case Gone(content):
-            return End(_failed(health, content, since=now, now=now), EndReason.GONE)
+            return End(_failed(health, content, since=health.failing_since or now, now=now), EndReason.GONE)
         case Refused(content, asked):
-            since = _run_start(health, now)
+            since = _run_start(health, started=started, now=now, policy=policy)
             ends_at = since + policy.give_up_after
             failed = _failed(health, content, since=since, now=now)
             if now >= ends_at:
@@ -156,18 +161,19 @@ def _failed(health: Health, content: str, *, since: Micros, now: Micros) -> Heal
         health,
         last_failure_at=now,
         last_failure_content=content,
-        failing_since=since if health.failing_since is None else max(since, health.failing_since),
+        failing_since=since,
         failures=health.failures + 1,
         next_attempt_at=None,
     )
 
 
-def _run_start(health: Health, now: Micros) -> Micros:
+def _run_start(health: Health, *, started: Micros, now: Micros, policy: Policy) -> Micros:
     """When the unbroken run of failures began, not counting time in which nobody was trying."""
     if health.failing_since is None:
         return now
-    late = now - (health.next_attempt_at if health.next_attempt_at is not None else now)
-    if late > LATENESS_TOLERATED:
+    due = started if health.next_attempt_at is None else health.next_attempt_at
+    late = started - due
+    if late > min(LATENESS_TOLERATED, policy.give_up_after // _LATENESS_FRACTION):
         return health.failing_since + late
     # A clock that was set back must not leave the run's start in the future.
     return min(health.failing_since, now)
