@@ -215,12 +215,14 @@ def cut(
     cursor: Position,
     batch_end: Position | None,
     batch_max: int,
+    last: Position | None = None,
     bytes_max: int = BATCH_BYTES_MAX,
 ) -> Batch:
     """Take from a page what one delivery carries: in log order, at most so many events and bytes.
 
     The batch ends at the last event looked at, so refused events behind the last delivered one are passed over for
-    good. A batch that failed before ends where it ended then. At least one accepted event is taken, whatever its
+    good; where the whole page was looked at and `last` says that nothing is left behind it, the batch ends there. A
+    batch that failed before ends where it ended then. At least one accepted event is taken, whatever its
     size, else a webhook could stand still.
     """
     taken: list[Event] = []
@@ -235,4 +237,7 @@ def cut(
             taken.append(event)
             size += len(event.wire) + 1
         end = event.position
+    else:
+        if last is not None:
+            end = max(end, last)
     return Batch(tuple(taken), end)

@@ -5,11 +5,13 @@
     │   ├── BadRequest            400
     │   ├── NotAuthorized         401
     │   ├── Forbidden             403
+    │   │   └── DuplicateWebhook  names the one that stands
     │   ├── NotFound              404
     │   ├── Conflict              409
     │   ├── TooLarge              413
     │   └── TooManyRequests       429, after a while
     ├── StoreUnavailable          503, the operator must act; nothing was accepted
+    ├── StoreUnfit                the operator must choose another database; nothing was started
     └── SettingsError             the operator must change the settings; nothing was started
 
 Each leaf carries the status it is answered with. `code` is stable and machine-readable: programs may branch
@@ -61,6 +63,18 @@ class Forbidden(RequestError):
     status = 403
 
 
+class DuplicateWebhook(Forbidden):
+    """The same owner has a webhook for the same resource and target; `gid` is that one's (contract §2.2)."""
+
+    def __init__(self, gid: str) -> None:
+        super().__init__(
+            "Duplicated webhook. You already have an existing webhook for the given resource and target. "
+            "Delete the old one before creating another.",
+            code="duplicate_webhook",
+        )
+        self.gid = gid
+
+
 class NotFound(RequestError):
     """No such route, or no such thing for this caller."""
 
@@ -91,6 +105,10 @@ class TooManyRequests(RequestError):
 
 class StoreUnavailable(TidingsError):
     """The database did not take or give what was asked for: full, locked, gone. Nothing was accepted."""
+
+
+class StoreUnfit(TidingsError):
+    """The database is not one this version can serve: another program's, newer, or sealed with another key."""
 
 
 class SettingsError(TidingsError):

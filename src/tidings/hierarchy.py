@@ -84,7 +84,17 @@ class Hierarchy:
         return resource.parents if resource is not None else ()
 
     def scopes(self, resource: str, parent: str | None) -> tuple[str, ...]:
-        """The resources an event on `resource` is visible from, itself first, each once."""
+        """The resources an event on `resource` is visible from, itself first, each once.
+
+        Raises:
+            BadRequest: a move above it has left it with more ancestors than an event may concern.
+        """
+        for gid in (resource, parent):
+            if gid is not None and len(self.ancestors(gid)) > ANCESTORS_MAX:
+                raise BadRequest(
+                    f"{gid} has more than {ANCESTORS_MAX} ancestors; move it before publishing on it",
+                    code="too_many_ancestors",
+                )
         seen = dict.fromkeys((resource, *self.ancestors(resource)))
         if parent is not None:
             seen.update(dict.fromkeys((parent, *self.ancestors(parent))))
@@ -99,6 +109,7 @@ class Hierarchy:
             BadRequest: an unknown parent, a cycle, a second workspace, too many ancestors, a changed type.
             Forbidden: a resource or a parent in a workspace the caller may not see.
         """
+        befores = {draft.gid: self._resources.get(draft.gid) for draft in drafts}
         for draft in drafts:
             before = self._resources.get(draft.gid)
             if before is not None:
@@ -106,7 +117,9 @@ class Hierarchy:
             self._put(draft, before)
         self._above.clear()
         for draft in drafts:
-            self._place(draft)
+            placed = self._place(draft)
+            if placed != befores[draft.gid]:
+                self.changed[draft.gid] = placed
 
     def _put(self, draft: ResourceDraft, before: Resource | None) -> None:
         parents = draft.parents
@@ -120,9 +133,10 @@ class Hierarchy:
             name=draft.name if draft.name is not None else (keep.name if keep else None),
             parents=tuple(dict.fromkeys(parents)),
             workspace=before.workspace if before is not None else "",
+            deleted=keep.deleted if keep is not None else False,
         )
 
-    def _place(self, draft: ResourceDraft) -> None:
+    def _place(self, draft: ResourceDraft) -> Resource:
         """Find the one workspace a resource leads to, now that all drafts are in."""
         resource = self._resources[draft.gid]
         path = _at(draft, "parents")
@@ -145,7 +159,8 @@ class Hierarchy:
             )
         placed = replace(resource, workspace=workspace)
         self._check_access(placed)
-        self._resources[draft.gid] = self.changed[draft.gid] = placed
+        self._resources[draft.gid] = placed
+        return placed
 
     def _workspace_of(self, resource: Resource, above: tuple[str, ...], path: str) -> str:
         if resource.resource_type == WORKSPACE:

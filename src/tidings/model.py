@@ -60,7 +60,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceDraft:
-    """A resource as a publisher describes it. `None` in `keep` mode means: as it was."""
+    """A resource as a publisher describes it: None is none, or as it was where `keep_omitted` says so."""
 
     gid: str
     resource_type: str
@@ -213,6 +213,8 @@ class Webhook:
     stopped: StopReason | None = None
     ended: EndReason | None = None
     ended_at: Micros | None = None
+    # When retention's ceiling took events this webhook had not read.
+    lost_at: Micros | None = None
     # The order of creation; lists follow it and page tokens point into it.
     sequence: int = 0
 
@@ -290,11 +292,13 @@ class Claim:
     lease: Lease
     gid: str
     target: str
-    origin: str
+    # Stands for scheme, host and port: the key of fairness between hosts.
+    origin: int
     workspace: str
     filters: tuple[Filter, ...]
     secrets: tuple[SealedSecret, ...]
     cursor: Position
+    head: Position
     # Moves when what the cursor will deliver is decided anew (filters replaced, replay).
     epoch: int
     # The end of a batch that failed: a retry sends the same bytes.
@@ -303,6 +307,26 @@ class Claim:
     page: tuple[Event, ...]
     # Whether the log holds more behind the page.
     more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """How much a dispatcher can take on now."""
+
+    now: Micros
+    holder: int
+    lease: Micros
+    # How many deliveries it has room for, and how many of those may be to failing webhooks.
+    limit: int
+    failing_limit: int
+    # How many each origin may have in flight, and how many the busy ones have.
+    per_origin: int
+    in_flight: Mapping[int, int]
+    # The most events one delivery carries, one more than which a page need not hold.
+    batch_max: int
+    # No wait of the policy is longer: a due time beyond it was set by a clock that since went back.
+    wait_max: Micros
+    heartbeat_max: Micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +458,18 @@ class Record:
     epoch: int
     attempt: Attempt | None
     settled_at: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How long things are kept (microseconds)."""
+
+    # Events, attempts.
+    retention: Micros
+    # Events that a webhook has yet to read, at most.
+    ceiling: Micros
+    # Ended webhooks.
+    restore_within: Micros
 
 
 NO_POSITION: Final[Position] = 0
