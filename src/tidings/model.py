@@ -326,7 +326,6 @@ class ClaimRequest:
     batch_max: int
     # No wait of the policy is longer: a due time beyond it was set by a clock that since went back.
     wait_max: Micros
-    heartbeat_max: Micros
 
 
 @dataclass(frozen=True, slots=True)

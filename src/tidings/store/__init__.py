@@ -1,0 +1,217 @@
+"""What a store does, in the domain's verbs. Each method is one transaction; the conformance suite is the contract.
+
+Nothing but this protocol stands here: who uses a store does not know which one it is.
+
+Every method may raise `StoreUnavailable`; those that take something from a caller may raise a `RequestError`. In both
+cases nothing was written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tidings.model import (
+    Attempt,
+    Claim,
+    ClaimRequest,
+    Filter,
+    Keeping,
+    Micros,
+    NewWebhook,
+    Owner,
+    Publication,
+    Published,
+    Quotas,
+    Record,
+    Resource,
+    ResourceDraft,
+    Token,
+    Webhook,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The right to shake hands for one (owner, resource, target), for a while."""
+
+    resource: Resource
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAttempt:
+    """An attempt and its place in the log of attempts."""
+
+    sequence: int
+    attempt: Attempt
+
+
+class Log(Protocol):
+    """The events, and the hierarchy they are seen through."""
+
+    async def publish(self, publication: Publication, *, now: Micros) -> Published:
+        """Append all events of a publication, or none; durable when this returns."""
+        ...
+
+    async def put_resources(
+        self, drafts: Sequence[ResourceDraft], *, workspaces: frozenset[str] | None, now: Micros
+    ) -> tuple[Resource, ...]:
+        """Create or replace resources, all or none; gives them back in the order of the drafts."""
+        ...
+
+    async def get_resource(self, gid: str) -> Resource | None: ...
+
+    async def delete_resource(self, gid: str, *, now: Micros) -> None:
+        """Mark a resource as deleted; it keeps its place."""
+        ...
+
+    async def trim(self, *, now: Micros, keeping: Keeping) -> int:
+        """Delete a bounded number of rows that are past keeping; gives their number, 0 when there are none."""
+        ...
+
+
+class Webhooks(Protocol):
+    """What is established."""
+
+    async def reserve(
+        self,
+        *,
+        owner: Owner,
+        resource: str,
+        target: str,
+        key: str,
+        quotas: Quotas,
+        now: Micros,
+        until: Micros,
+    ) -> Reservation | None:
+        """Reserve the right to shake hands; None while an equal create has it.
+
+        Raises:
+            BadRequest: the resource is not registered.
+            DuplicateWebhook, Forbidden: there is an equal webhook, or a quota is used up.
+        """
+        ...
+
+    async def release(self, reservation: Reservation) -> None:
+        """Give a reservation back that led to nothing."""
+        ...
+
+    async def add_webhook(self, new: NewWebhook, *, reservation: Reservation, quotas: Quotas) -> Webhook:
+        """Insert a webhook that has shaken hands, its cursor at the visible end of the log as of this transaction.
+
+        Raises:
+            DuplicateWebhook, Forbidden: as `reserve`, judged again.
+        """
+        ...
+
+    async def get_webhook(self, gid: str) -> Webhook | None:
+        """A webhook that has not ended, whoever owns it."""
+        ...
+
+    async def list_webhooks(
+        self, owner: Owner, *, workspace: str, resource: str | None, after: int, limit: int
+    ) -> tuple[Webhook, ...]:
+        """An owner's webhooks in a workspace, in the order of creation, behind the sequence `after`."""
+        ...
+
+    async def replace_filters(self, gid: str, filters: Sequence[Filter]) -> Webhook | None:
+        """Replace the filters; they decide for everything not yet read. None if it has ended."""
+        ...
+
+    async def remove_webhook(self, gid: str, *, now: Micros) -> bool:
+        """End a webhook; False if it had ended before. No delivery starts after."""
+        ...
+
+    async def list_attempts(self, gid: str, *, before: int | None, limit: int) -> tuple[LoggedAttempt, ...]:
+        """What was tried for a webhook, newest first, before the sequence `before`."""
+        ...
+
+
+class Engine(Protocol):
+    """What a dispatcher needs."""
+
+    async def take_holder(self, *, now: Micros) -> int:
+        """Register this process as one that holds leases, and take back those of processes that are gone."""
+        ...
+
+    async def drop_holder(self, holder: int) -> None:
+        """Give back every lease of this holder, and forget it."""
+        ...
+
+    async def release_dead_holders(self) -> int:
+        """Take back the leases of processes that are gone; gives how many processes were."""
+        ...
+
+    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+        """Mark new events, then lease webhooks that have something to do, each with the page behind its cursor.
+
+        Healthy webhooks with events come first, then failing ones, then heartbeats; who was served longest ago
+        goes first. Need not be flushed to disk.
+        """
+        ...
+
+    async def record(self, records: Sequence[Record]) -> int:
+        """Write what claims came to, and release them; durable when this returns.
+
+        A record whose fence is stale changes nothing. Gives how many counted.
+        """
+        ...
+
+    async def next_due_at(self) -> Micros | None:
+        """When the next retry, heartbeat or end of a lease is due; None if there is none to come."""
+        ...
+
+    async def changed(self) -> bool:
+        """Whether another process has written since this was last asked. Cheap: asked many times a second."""
+        ...
+
+    async def spread_heartbeats(self, *, now: Micros, overdue_by: Micros, interval: Micros) -> None:
+        """Spread heartbeats over a tenth of the interval, so that they do not come at once.
+
+        Meant are those that an outage left overdue, and those further ahead than the interval (another setting,
+        a clock that went back).
+        """
+        ...
+
+    async def oldest_due_at(self, *, now: Micros) -> Micros | None:
+        """Since when the longest waiting healthy webhook has waited for its events; None if none waits."""
+        ...
+
+
+class Tokens(Protocol):
+    """Who may use the API."""
+
+    async def add_token(self, token: Token, *, digest: bytes, only_first: bool = False) -> bool:
+        """Keep a token under its hash. With `only_first`, only if there is none yet; False if it was not kept."""
+        ...
+
+    async def find_token(self, digest: bytes) -> Token | None: ...
+
+    async def list_tokens(self) -> tuple[Token, ...]: ...
+
+    async def revoke_token(self, gid: str, *, now: Micros) -> bool:
+        """Revoke a token, stopping the webhooks its owner loses access to; False if there is no such token."""
+        ...
+
+    async def touch_token(self, gid: str, *, now: Micros) -> None:
+        """Note when a token was last used."""
+        ...
+
+    async def review_access(self, *, now: Micros) -> None:
+        """Stop the webhooks whose owners' last tokens have expired."""
+        ...
+
+
+class Store(Log, Webhooks, Engine, Tokens, Protocol):
+    """All of it, on one database."""
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for their transaction: the measure for holding publishers back."""
+        ...
+
+    async def check(self) -> None:
+        """Raise `StoreUnavailable` unless the database can be read and written."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,310 @@
+"""The embedded store: one SQLite file in WAL mode, durable before anything is acknowledged.
+
+One thread owns the write connection and commits in groups (`writer.py`); readers have connections of their own. The
+transactions themselves are plain functions over a connection, filed by noun:
+
+    schema         opening and migrating          places        the hierarchy
+    log            append and trim                establishing  webhooks
+    engine         mark, claim, record            access        tokens
+    holders        who holds leases               rows          columns to model and back
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from tidings.errors import StoreUnavailable, StoreUnfit
+from tidings.model import (
+    Claim,
+    ClaimRequest,
+    Filter,
+    Keeping,
+    Micros,
+    NewWebhook,
+    Owner,
+    Publication,
+    Published,
+    Quotas,
+    Record,
+    Resource,
+    ResourceDraft,
+    Token,
+    Webhook,
+)
+from tidings.store import LoggedAttempt, Reservation
+from tidings.store.sqlite import access, engine, establishing, log, schema
+from tidings.store.sqlite.holders import Holders
+from tidings.store.sqlite.places import Places, referenced
+from tidings.store.sqlite.rows import read_meta, write_meta
+from tidings.store.sqlite.writer import Rank, Writer
+
+T = TypeVar("T")
+
+MEMORY: Final = ":memory:"
+# Reads are short; two threads keep a slow list from holding up a look-up.
+READERS: Final = 2
+
+
+class SqliteStore:
+    """The `Store` on one SQLite file. Made by `open_store`."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        """`connection` is the one to write on: open, migrated, from now on the writer's."""
+        self._path = path
+        self._places = Places()
+        self._holders = Holders(None if path == MEMORY else Path(path))
+        self._writer = Writer(connection, reopen=partial(schema.connect, path), on_abort=self._places.reset)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
+        self._local = threading.local()
+        self._watch = None if path == MEMORY else schema.connect(path, readonly=True)
+        self._seen = self._data_version()
+
+    # -- running transactions ----------------------------------------------------------------------
+
+    async def _write(self, unit: Callable[[sqlite3.Connection], T], rank: Rank = Rank.WRITE) -> T:
+        return await self._writer.run(unit, rank)
+
+    async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a unit on a reader, in one snapshot. A database in memory has but one connection."""
+        if self._path == MEMORY:
+            return await self._writer.run(unit)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._readers, self._read_in_thread, unit)
+        except RuntimeError as error:
+            raise StoreUnavailable("the store is closed") from error
+
+    def _read_in_thread(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = schema.connect(self._path, readonly=True)
+        try:
+            connection.execute("BEGIN")
+            try:
+                return unit(connection)
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            connection.close()
+            self._local.connection = None
+            raise StoreUnavailable(f"the database refused: {error}") from error
+
+    @property
+    def waiting(self) -> int:
+        return self._writer.waiting
+
+    async def check(self) -> None:
+        await self._write(lambda connection: write_meta(connection, "checked", 1))
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        if self._watch is not None:
+            self._watch.close()
+        self._holders.close()
+
+    # -- log and hierarchy -------------------------------------------------------------------------
+
+    async def publish(self, publication: Publication, *, now: Micros) -> Published:
+        return await self._write(
+            lambda connection: log.publish(connection, self._places, publication, now=now)
+        )
+
+    async def put_resources(
+        self, drafts: Sequence[ResourceDraft], *, workspaces: frozenset[str] | None, now: Micros
+    ) -> tuple[Resource, ...]:
+        def put(connection: sqlite3.Connection) -> tuple[Resource, ...]:
+            hierarchy = self._places.load(connection, referenced(drafts), workspaces=workspaces)
+            hierarchy.apply(drafts)
+            self._places.write(connection, hierarchy.changed, now=now)
+            return tuple(hierarchy.visible(draft.gid, path="resource") for draft in drafts)
+
+        return await self._write(put)
+
+    async def get_resource(self, gid: str) -> Resource | None:
+        return await self._read(lambda connection: establishing.load_resource(connection, gid))
+
+    async def delete_resource(self, gid: str, *, now: Micros) -> None:
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE resources SET deleted_at = coalesce(deleted_at, ?) WHERE gid = ?", (now, gid)
+            )
+            self._places.forget(connection)
+
+        await self._write(delete)
+
+    async def trim(self, *, now: Micros, keeping: Keeping) -> int:
+        return await self._write(lambda connection: log.trim(connection, now=now, keeping=keeping))
+
+    # -- webhooks ----------------------------------------------------------------------------------
+
+    async def reserve(
+        self,
+        *,
+        owner: Owner,
+        resource: str,
+        target: str,
+        key: str,
+        quotas: Quotas,
+        now: Micros,
+        until: Micros,
+    ) -> Reservation | None:
+        return await self._write(
+            lambda connection: establishing.reserve(
+                connection,
+                owner=owner,
+                resource=resource,
+                target=target,
+                key=key,
+                quotas=quotas,
+                now=now,
+                until=until,
+            )
+        )
+
+    async def release(self, reservation: Reservation) -> None:
+        await self._write(lambda connection: establishing.release(connection, reservation.key))
+
+    async def add_webhook(self, new: NewWebhook, *, reservation: Reservation, quotas: Quotas) -> Webhook:
+        return await self._write(
+            lambda connection: establishing.add(connection, new, reservation=reservation, quotas=quotas)
+        )
+
+    async def get_webhook(self, gid: str) -> Webhook | None:
+        return await self._read(lambda connection: establishing.get(connection, gid))
+
+    async def list_webhooks(
+        self, owner: Owner, *, workspace: str, resource: str | None, after: int, limit: int
+    ) -> tuple[Webhook, ...]:
+        return await self._read(
+            lambda connection: establishing.list_of(
+                connection, owner, workspace=workspace, resource=resource, after=after, limit=limit
+            )
+        )
+
+    async def replace_filters(self, gid: str, filters: Sequence[Filter]) -> Webhook | None:
+        return await self._write(lambda connection: establishing.replace_filters(connection, gid, filters))
+
+    async def remove_webhook(self, gid: str, *, now: Micros) -> bool:
+        return await self._write(lambda connection: establishing.remove(connection, gid, now=now))
+
+    async def list_attempts(self, gid: str, *, before: int | None, limit: int) -> tuple[LoggedAttempt, ...]:
+        return await self._read(
+            lambda connection: establishing.list_attempts(connection, gid, before=before, limit=limit)
+        )
+
+    # -- engine ------------------------------------------------------------------------------------
+
+    async def take_holder(self, *, now: Micros) -> int:
+        return await self._write(lambda connection: self._holders.take(connection, now=now))
+
+    async def drop_holder(self, holder: int) -> None:
+        await self._write(lambda connection: self._holders.drop(connection, holder))
+
+    async def release_dead_holders(self) -> int:
+        return await self._write(self._holders.release_dead, Rank.CLAIM)
+
+    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+        return await self._write(lambda connection: engine.claim(connection, request), Rank.CLAIM)
+
+    async def record(self, records: Sequence[Record]) -> int:
+        return await self._write(lambda connection: engine.record(connection, records), Rank.RECORD)
+
+    async def next_due_at(self) -> Micros | None:
+        return await self._read(engine.next_due_at)
+
+    async def changed(self) -> bool:
+        seen = self._data_version()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True
+
+    def _data_version(self) -> int:
+        """A number that moves with every commit of another connection: a read of shared memory, no file access."""
+        if self._watch is None:
+            return 0
+        try:
+            (seen,) = self._watch.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the database refused: {error}") from error
+        return int(seen)
+
+    async def spread_heartbeats(self, *, now: Micros, overdue_by: Micros, interval: Micros) -> None:
+        await self._write(
+            lambda connection: engine.spread_heartbeats(
+                connection, now=now, overdue_by=overdue_by, interval=interval
+            )
+        )
+
+    async def oldest_due_at(self, *, now: Micros) -> Micros | None:
+        return await self._read(engine.oldest_due_at)
+
+    # -- tokens ------------------------------------------------------------------------------------
+
+    async def add_token(self, token: Token, *, digest: bytes, only_first: bool = False) -> bool:
+        return await self._write(
+            lambda connection: access.add(connection, token, digest=digest, only_first=only_first)
+        )
+
+    async def find_token(self, digest: bytes) -> Token | None:
+        return await self._read(lambda connection: access.find(connection, digest))
+
+    async def list_tokens(self) -> tuple[Token, ...]:
+        return await self._read(access.list_all)
+
+    async def revoke_token(self, gid: str, *, now: Micros) -> bool:
+        return await self._write(lambda connection: access.revoke(connection, gid, now=now))
+
+    async def touch_token(self, gid: str, *, now: Micros) -> None:
+        await self._write(lambda connection: access.touch(connection, gid, now=now), Rank.CLAIM)
+
+    async def review_access(self, *, now: Micros) -> None:
+        await self._write(lambda connection: access.review(connection, now=now))
+
+
+def open_store(
+    path: str, *, migrate: bool, generation: str, key_id: str, sandbox: bool = False
+) -> SqliteStore:
+    """Open (and, if asked, create or migrate) the store in a file, or in memory under the path `:memory:`.
+
+    `generation` names the log if it is made now. `key_id` is the sealing key's: a database keeps the first it sees
+    and is not opened with another.
+
+    Raises:
+        StoreUnfit: not a database for this version, this key, or this mode.
+        StoreUnavailable: it cannot be opened.
+    """
+    connection = schema.connect(path)
+    try:
+        _prepare(connection, migrate=migrate, generation=generation, key_id=key_id, sandbox=sandbox)
+    except BaseException:
+        connection.close()
+        raise
+    return SqliteStore(path, connection)
+
+
+def _prepare(
+    connection: sqlite3.Connection, *, migrate: bool, generation: str, key_id: str, sandbox: bool
+) -> None:
+    if migrate:
+        schema.migrate(connection, generation=generation, sandbox=sandbox)
+    schema.check_current(connection)
+    try:
+        if sandbox and not read_meta(connection, "sandbox"):
+            raise StoreUnfit("this database was not made in sandbox mode; sandbox mode does not touch it")
+        kept = read_meta(connection, "key_id")
+        if kept is None:
+            write_meta(connection, "key_id", key_id)
+        elif kept != key_id:
+            raise StoreUnfit(
+                f"this database's secrets are sealed with key {kept}, not with {key_id}: "
+                "TIDINGS_SECRET_KEY (or the key file beside the database) is another one"
+            )
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the database refused: {error}") from error

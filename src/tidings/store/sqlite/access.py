@@ -1,0 +1,99 @@
+"""Tokens in SQLite, and what their coming and going does to their owners' webhooks."""
+
+import sqlite3
+from typing import Final
+
+from tidings.errors import BadRequest
+from tidings.limits import TOKENS_MAX
+from tidings.model import Micros, Owner, StopReason, Token
+from tidings.store.sqlite.rows import TOKEN_COLUMNS, dump_names, load_token, read_meta, write_meta
+
+# Whether a live token of the webhook's owner covers its workspace (contract §12.24).
+_COVERED: Final = """
+    EXISTS (
+        SELECT 1 FROM tokens t
+        WHERE t.user = w.user AND t.app = w.app AND t.revoked_at IS NULL
+            AND (t.expires_at IS NULL OR t.expires_at > :now)
+            AND (t.workspaces IS NULL OR w.workspace IN (SELECT value FROM json_each(t.workspaces)))
+    )
+"""
+
+_REVIEW: Final = f"""
+    UPDATE cursors SET stopped = CASE WHEN stopped IS NULL THEN :reason END
+    WHERE ended_at IS NULL AND webhook IN (
+        SELECT w.id FROM webhooks w WHERE w.user = :user AND w.app = :app
+            AND ((cursors.stopped IS NULL AND NOT {_COVERED}) OR (cursors.stopped = :reason AND {_COVERED}))
+    )
+"""
+
+
+def add(connection: sqlite3.Connection, token: Token, *, digest: bytes, only_first: bool) -> bool:
+    (count,) = connection.execute("SELECT count(*) FROM tokens").fetchone()
+    if only_first and count:
+        return False
+    if count >= TOKENS_MAX:
+        raise BadRequest(f"there are {TOKENS_MAX} tokens already, the most there can be", code="too_many")
+    connection.execute(
+        f"INSERT INTO tokens (hash, {TOKEN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            digest,
+            token.gid,
+            token.owner.user,
+            token.owner.app,
+            token.user_name,
+            token.prefix,
+            dump_names(token.scopes),
+            dump_names(token.workspaces),
+            token.created_at,
+            token.expires_at,
+            token.last_used_at,
+            token.revoked_at,
+        ),
+    )
+    _review(connection, token.owner, token.created_at)
+    return True
+
+
+def find(connection: sqlite3.Connection, digest: bytes) -> Token | None:
+    row = connection.execute(f"SELECT {TOKEN_COLUMNS} FROM tokens WHERE hash = ?", (digest,)).fetchone()
+    return None if row is None else load_token(row)
+
+
+def list_all(connection: sqlite3.Connection) -> tuple[Token, ...]:
+    return tuple(
+        load_token(row) for row in connection.execute(f"SELECT {TOKEN_COLUMNS} FROM tokens ORDER BY id")
+    )
+
+
+def revoke(connection: sqlite3.Connection, gid: str, *, now: Micros) -> bool:
+    row = connection.execute(f"SELECT {TOKEN_COLUMNS} FROM tokens WHERE gid = ?", (gid,)).fetchone()
+    if row is None:
+        return False
+    connection.execute("UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE gid = ?", (now, gid))
+    _review(connection, load_token(row).owner, now)
+    return True
+
+
+def touch(connection: sqlite3.Connection, gid: str, *, now: Micros) -> None:
+    connection.execute("UPDATE tokens SET last_used_at = ? WHERE gid = ?", (now, gid))
+
+
+def review(connection: sqlite3.Connection, *, now: Micros) -> None:
+    """Look at the owners whose tokens have expired since this was last done."""
+    reviewed = int(read_meta(connection, "reviewed"))
+    owners = connection.execute(
+        "SELECT DISTINCT user, app FROM tokens"
+        " WHERE expires_at IS NOT NULL AND revoked_at IS NULL AND expires_at > ? AND expires_at <= ?",
+        (reviewed, now),
+    ).fetchall()
+    for user, app in owners:
+        _review(connection, Owner(user, app), now)
+    if owners:
+        write_meta(connection, "reviewed", now)
+
+
+def _review(connection: sqlite3.Connection, owner: Owner, now: Micros) -> None:
+    """Stop an owner's webhooks in workspaces no live token covers, and let go on those that one covers again."""
+    connection.execute(
+        _REVIEW, {"user": owner.user, "app": owner.app, "now": now, "reason": StopReason.ACCESS_LOST.value}
+    )

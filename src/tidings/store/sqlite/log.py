@@ -1,0 +1,228 @@
+"""The log in SQLite: appending, and trimming what nobody needs any more.
+
+Positions are given in commit order: one connection writes, and the transaction that reads the end of the log is the
+one that moves it.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tidings.errors import Conflict
+from tidings.hierarchy import Hierarchy
+from tidings.limits import IDEMPOTENCY_LIFETIME
+from tidings.model import EventDraft, Idempotency, Keeping, Micros, Publication, Published
+from tidings.store.sqlite.places import Places, referenced
+from tidings.store.sqlite.rows import end_of_log
+from tidings.wire import events as wire
+
+# Rows deleted in one transaction of trimming: a few milliseconds.
+TRIM_STEP: Final = 1_000
+
+
+def publish(
+    connection: sqlite3.Connection, places: Places, publication: Publication, *, now: Micros
+) -> Published:
+    """Append a publication: idempotency, resources on the way, scopes, events, all in this transaction."""
+    repeated = _repeated(connection, publication.idempotency, now)
+    if repeated is not None:
+        return repeated
+    hierarchy = places.load(connection, _named(publication), workspaces=publication.workspaces)
+    hierarchy.apply(publication.resources)
+    places.write(connection, hierarchy.changed, now=now)
+    last = _append(connection, places, hierarchy, publication.events, now)
+    published = Published(len(publication.events), last)
+    if publication.idempotency is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO idempotency (token, key, digest, accepted, last, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                publication.idempotency.token,
+                publication.idempotency.key,
+                publication.idempotency.digest,
+                published.accepted,
+                published.last,
+                now,
+            ),
+        )
+    return published
+
+
+def _named(publication: Publication) -> list[str]:
+    named = [event.resource for event in publication.events]
+    named += [event.parent for event in publication.events if event.parent is not None]
+    named += referenced(publication.resources)
+    return named
+
+
+def _repeated(
+    connection: sqlite3.Connection, idempotency: Idempotency | None, now: Micros
+) -> Published | None:
+    """What the same request was answered before, if it comes again."""
+    if idempotency is None:
+        return None
+    row = connection.execute(
+        "SELECT digest, accepted, last FROM idempotency WHERE token = ? AND key = ? AND created_at > ?",
+        (idempotency.token, idempotency.key, now - IDEMPOTENCY_LIFETIME),
+    ).fetchone()
+    if row is None:
+        return None
+    digest, accepted, last = row
+    if digest != idempotency.digest:
+        raise Conflict(
+            "Idempotency-Key: this key was used with another request body within 24 hours",
+            code="idempotency_conflict",
+        )
+    return Published(accepted, last)
+
+
+class _Rows(NamedTuple):
+    events: list[tuple[object, ...]]
+    scopes: list[tuple[int, int]]
+
+
+def _append(
+    connection: sqlite3.Connection,
+    places: Places,
+    hierarchy: Hierarchy,
+    drafts: Sequence[EventDraft],
+    now: Micros,
+) -> int:
+    last = end_of_log(connection)
+    known = _known_ids(connection, hierarchy, drafts)
+    rows = _Rows([], [])
+    for draft in drafts:
+        resource = hierarchy.visible(draft.resource, path=_path(draft, "resource"))
+        parent = (
+            None if draft.parent is None else hierarchy.visible(draft.parent, path=_path(draft, "parent"))
+        )
+        if draft.external_id is not None:
+            identity = (resource.workspace, draft.external_id)
+            if identity in known:
+                continue
+            known.add(identity)
+        last += 1
+        scopes = [places.id_of(gid) for gid in hierarchy.scopes(draft.resource, draft.parent)]
+        created_at = now if draft.created_at is None else draft.created_at
+        rows.events.append(
+            (
+                last,
+                resource.workspace,
+                resource.gid,
+                resource.resource_type,
+                resource.resource_subtype,
+                draft.action.value,
+                None if draft.change is None else draft.change.field,
+                draft.external_id,
+                created_at,
+                now,
+                json.dumps(scopes),
+                wire.render(draft, resource=resource, parent=parent, created_at=created_at),
+            )
+        )
+        rows.scopes.extend((scope, last) for scope in scopes)
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.events)
+    connection.executemany("INSERT INTO event_scopes (scope, position) VALUES (?, ?)", rows.scopes)
+    return last
+
+
+def _path(draft: EventDraft, key: str) -> str:
+    return f"{draft.path}: {key}" if draft.path else key
+
+
+def _known_ids(
+    connection: sqlite3.Connection, hierarchy: Hierarchy, drafts: Sequence[EventDraft]
+) -> set[tuple[str, str]]:
+    """Which of the publisher's own ids the log holds already, by workspace."""
+    identities = [
+        (hierarchy.visible(draft.resource, path=_path(draft, "resource")).workspace, draft.external_id)
+        for draft in drafts
+        if draft.external_id is not None
+    ]
+    known: set[tuple[str, str]] = set()
+    for workspace in {workspace for workspace, _ in identities}:
+        ids = [external_id for owner, external_id in identities if owner == workspace]
+        found = connection.execute(
+            "SELECT external_id FROM events WHERE workspace = ? AND external_id IN (SELECT value FROM json_each(?))"
+            " AND external_id IS NOT NULL",
+            (workspace, json.dumps(ids)),
+        )
+        known.update((workspace, external_id) for (external_id,) in found)
+    return known
+
+
+# -- trimming --------------------------------------------------------------------------------------
+
+_MARK_LOST: Final = """
+    UPDATE cursors SET lost_at = :now, cursor = max(cursor, :position), batch_end = NULL, epoch = epoch + 1
+    WHERE head > cursor AND cursor < :position AND EXISTS (
+        SELECT 1 FROM event_scopes e
+        WHERE e.scope = cursors.scope AND e.position > cursors.cursor AND e.position <= :position
+    )
+"""
+
+_TRIM_SCOPES: Final = """
+    DELETE FROM event_scopes WHERE (scope, position) IN (
+        SELECT s.value, e.position FROM events e, json_each(e.scopes) s WHERE e.position <= ?
+    )
+"""
+
+
+def trim(connection: sqlite3.Connection, *, now: Micros, keeping: Keeping) -> int:
+    """Delete one step of what is past keeping; gives the number of rows."""
+    return (
+        _trim_events(connection, now, keeping)
+        + _trim_older(connection, "attempts", "id", "started_at", now - keeping.retention)
+        + _trim_idempotency(connection, now - IDEMPOTENCY_LIFETIME)
+        + _purge_ended(connection, now - keeping.restore_within)
+    )
+
+
+def _trim_events(connection: sqlite3.Connection, now: Micros, keeping: Keeping) -> int:
+    """Webhooks that have yet to read hold events back, up to the ceiling; past it their records say so."""
+    rows = connection.execute(
+        "SELECT position, accepted_at FROM events ORDER BY position LIMIT ?", (TRIM_STEP,)
+    ).fetchall()
+    (held,) = connection.execute("SELECT min(cursor) FROM cursors WHERE head > cursor").fetchone()
+    upto = 0
+    for position, accepted_at in rows:
+        read = held is None or position <= held
+        if accepted_at >= now - (keeping.retention if read else keeping.ceiling):
+            break
+        upto = position
+    if not upto:
+        return 0
+    connection.execute(_MARK_LOST, {"now": now, "position": upto})
+    connection.execute(_TRIM_SCOPES, (upto,))
+    return connection.execute("DELETE FROM events WHERE position <= ?", (upto,)).rowcount
+
+
+def _trim_older(connection: sqlite3.Connection, table: str, key: str, at: str, before: Micros) -> int:
+    """Delete from the old end of a table whose key rises with time."""
+    rows = connection.execute(f"SELECT {key}, {at} FROM {table} ORDER BY {key} LIMIT ?", (TRIM_STEP,))
+    last = None
+    for identity, when in rows.fetchall():
+        if when >= before:
+            break
+        last = identity
+    if last is None:
+        return 0
+    return connection.execute(f"DELETE FROM {table} WHERE {key} <= ?", (last,)).rowcount
+
+
+def _trim_idempotency(connection: sqlite3.Connection, before: Micros) -> int:
+    return connection.execute(
+        "DELETE FROM idempotency WHERE (token, key) IN"
+        " (SELECT token, key FROM idempotency WHERE created_at < ? LIMIT ?)",
+        (before, TRIM_STEP),
+    ).rowcount
+
+
+def _purge_ended(connection: sqlite3.Connection, before: Micros) -> int:
+    ended = connection.execute(
+        "SELECT webhook FROM cursors WHERE ended_at IS NOT NULL AND ended_at < ? LIMIT ?", (before, TRIM_STEP)
+    ).fetchall()
+    connection.executemany("DELETE FROM cursors WHERE webhook = ?", ended)
+    connection.executemany("DELETE FROM attempts WHERE webhook = ?", ended)
+    return connection.executemany("DELETE FROM webhooks WHERE id = ?", ended).rowcount if ended else 0

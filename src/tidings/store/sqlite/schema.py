@@ -1,0 +1,146 @@
+"""Opening a SQLite file: connections as we want them, and numbered migrations.
+
+`user_version` counts the migrations that were applied, `application_id` says whose file it is. A file of a newer
+version is refused rather than guessed at.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from tidings.errors import StoreUnavailable, StoreUnfit
+
+# "Tdng": marks a file as ours (https://www.sqlite.org/fileformat.html#application_id).
+APPLICATION_ID: Final = 0x54646E67
+# RETURNING came with 3.35, STRICT tables with 3.37.
+SQLITE_VERSION_MIN: Final = (3, 37, 0)
+# How long a writer waits for another process's transaction, milliseconds; ours take some ten.
+BUSY_TIMEOUT_MS: Final = 5_000
+# Page cache per connection, KiB: a million cursors' hot pages fit.
+CACHE_KIB: Final = 64 << 10
+# Pages in the write-ahead log before they are moved into the file: 16 MiB, so that a burst is moved once.
+CHECKPOINT_PAGES: Final = 4_000
+
+
+def connect(path: str, *, readonly: bool = False) -> sqlite3.Connection:
+    """Open a connection with explicit transactions. `path` is a file's, or `:memory:`.
+
+    Raises:
+        StoreUnavailable: the file cannot be opened.
+        StoreUnfit: this Python's SQLite is too old.
+    """
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        raise StoreUnfit(
+            f"SQLite {sqlite3.sqlite_version} is too old: Tidings needs "
+            f"{'.'.join(map(str, SQLITE_VERSION_MIN))} or newer. Use a Python that was built with one."
+        )
+    try:
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000
+        )
+        # WAL first: setting it needs the file to be ours to read.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        if readonly:
+            connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"{path} cannot be opened: {error}") from error
+    return connection
+
+
+def migrations() -> list[tuple[int, str]]:
+    """All migrations as (number, SQL), in order."""
+    found = sorted(_scripts(), key=lambda entry: entry.name)
+    return [(int(entry.name.split("_", 1)[0]), entry.read_text("utf-8")) for entry in found]
+
+
+def _scripts() -> Iterator[Traversable]:
+    folder = resources.files("tidings.store.sqlite").joinpath("migrations")
+    return (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """How many migrations the file has seen."""
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(number)
+
+
+def migrate(connection: sqlite3.Connection, *, generation: str, sandbox: bool) -> int:
+    """Bring the file to this version, each migration in a transaction of its own; gives how many were applied.
+
+    Raises:
+        StoreUnfit: the file is another program's, or a newer version's.
+        StoreUnavailable: the file cannot be read or written.
+    """
+    try:
+        applied = 0
+        for number, script in migrations():
+            applied += _apply(connection, number, script, generation=generation, sandbox=sandbox)
+        return applied
+    except sqlite3.DatabaseError as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise StoreUnavailable(f"the database could not be migrated: {error}") from error
+
+
+def _apply(
+    connection: sqlite3.Connection, number: int, script: str, *, generation: str, sandbox: bool
+) -> int:
+    # Checked inside the transaction: another process may be migrating the same file.
+    connection.execute("BEGIN IMMEDIATE")
+    _check_ours(connection)
+    if version(connection) >= number:
+        connection.execute("ROLLBACK")
+        return 0
+    for statement in _statements(script):
+        connection.execute(statement)
+    if number == 1:
+        connection.executemany(
+            "INSERT INTO meta (name, value) VALUES (?, ?)",
+            [("generation", generation), ("sandbox", int(sandbox))],
+        )
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {number}")
+    connection.execute("COMMIT")
+    return 1
+
+
+def _check_ours(connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and tables:
+        connection.execute("ROLLBACK")
+        raise StoreUnfit("the database holds another program's tables; name another file")
+
+
+def check_current(connection: sqlite3.Connection) -> None:
+    """Raise `StoreUnfit` unless the file has seen exactly the migrations this version knows."""
+    known = migrations()[-1][0]
+    try:
+        found = version(connection)
+    except sqlite3.DatabaseError as error:
+        raise StoreUnavailable(f"the database cannot be read: {error}") from error
+    if found < known:
+        raise StoreUnfit(
+            f"the database has schema {found}, this version needs {known}: run `tidings migrate` first"
+        )
+    if found > known:
+        raise StoreUnfit(
+            f"the database was written by a newer Tidings (schema {found}; this version knows {known}). "
+            "Upgrade, or name another database."
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script so that it can run inside a transaction (`executescript` would commit first)."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
