@@ -267,6 +267,8 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\ud800-\
 # Everything RFC 3986 lets stand in a path or query; the rest is percent-encoded, as browsers do.
 _PATH_SAFE: Final = "!$%&'()*+,-./:;=?@_~[]"
 
+LOOPBACKS: Final[tuple[Address, ...]] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+"""What the names of the localhost family mean."""
 _LOOPBACK: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _LOCALHOSTS: Final = frozenset(("localhost", "localdomain", "localhost4", "localhost6"))
 _LOCALHOST_NAMES: Final = frozenset(
@@ -435,14 +437,15 @@ def _permit_address(address: Address, rules: Rules) -> None:
 
 def _permit_name(name: str, rules: Rules) -> None:
     """Refuse by name only what is known to lead inward; an allow-list leaves the verdict to what it resolves to."""
-    if _is_localhost(name):
+    if is_localhost(name):
         if not any(_overlaps(network, loopback) for network in rules.allowed for loopback in _LOOPBACK):
             raise _forbidden(f"The host {name} is not allowed: loopback")
     elif not rules.allowed and _is_inner(name):
         raise _forbidden(f"The host {name} is not allowed: a name of an internal network")
 
 
-def _is_localhost(name: str) -> bool:
+def is_localhost(name: str) -> bool:
+    """Whether a (canonical) name means this machine, whatever DNS says (RFC 6761 §6.3)."""
     return name in _LOCALHOST_NAMES or name.rpartition(".")[2] in _LOCALHOSTS
 
 

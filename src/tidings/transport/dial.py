@@ -1,0 +1,256 @@
+"""From a target to an open connection: resolve, judge every address, dial a judged one, speak TLS.
+
+What was judged is what is dialled: from here on there are addresses, never names, so DNS has no second say.
+
+With an egress proxy the guard works as without: names are resolved and judged here, and the proxy is asked to
+CONNECT to the judged address and port, for http and https alike (TLS then runs end to end, to the target's name).
+The proxy never sees a name, so it cannot resolve one to something else; nor can it filter by name. The proxy's own
+address is the operator's word and is not judged.
+"""
+
+import asyncio
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from itertools import chain, zip_longest
+from typing import Final, NewType
+
+from tidings.limits import RESPONSE_HEAD_BYTES_MAX
+from tidings.model import Trouble
+from tidings.targets import LOOPBACKS, Address, Rules, Target, is_localhost, judge_address
+from tidings.transport.connection import Connection
+from tidings.transport.faults import Failed, os_words, tls_words
+from tidings.transport.resolver import Resolver, Unresolved
+from tidings.transport.settings import Proxy, SenderSettings
+
+# Addresses a name may have. All are judged, so their number is a cost.
+ADDRESSES_MAX: Final = 64
+# Addresses that are tried, the families in turn; the next begins when the last has failed or is slow (RFC 8305 §5).
+DIALLED_MAX: Final = 6
+DIAL_STAGGER_SECONDS: Final = 0.25
+
+Judged = NewType("Judged", str)
+"""An address that `judge_address` let pass. Only `_judge` makes one; only one of these is dialled."""
+
+
+class Progress:
+    """How far a connection has come, for the text of a timeout."""
+
+    __slots__ = ("waiting_for",)
+
+    def __init__(self) -> None:
+        self.waiting_for = "This service was busy and did not begin"
+
+
+class Dialer:
+    """Opens connections. Every refusal and failure is a `Failed`."""
+
+    def __init__(self, settings: SenderSettings, resolver: Resolver) -> None:
+        self._rules = settings.rules
+        self._resolver = resolver
+        self._proxy = None if settings.egress_proxy is None else Proxy.parse(settings.egress_proxy)
+        self._tls = _tls_context(settings)
+        self._loop = asyncio.get_running_loop()
+
+    async def dial(self, target: Target, make: Callable[[], Connection], progress: Progress) -> Connection:
+        """Open the connection that `make` makes. Cancelled, it leaves no socket behind."""
+        addresses = await self._judged_addresses(target, progress)
+        progress.waiting_for = "The target did not accept a connection"
+        if self._proxy is None:
+            sock = await self._race(addresses, target.port)
+        else:
+            sock = await self._tunnel(self._proxy, addresses[0], target.port, progress)
+        return await self._take_over(sock, target, make, progress)
+
+    # -- addresses ---------------------------------------------------------------------------------
+
+    async def _judged_addresses(self, target: Target, progress: Progress) -> list[Judged]:
+        if target.address is not None:
+            return [_judge(target.address, self._rules)]
+        if is_localhost(target.host):
+            return self._loopbacks()
+        progress.waiting_for = "The name of the target did not resolve"
+        found = await self._resolve(target.host)
+        if len(found) > ADDRESSES_MAX:
+            raise Failed(Trouble.DNS, f"The target's name has more than {ADDRESSES_MAX} addresses")
+        return _in_turn([_judge(address, self._rules) for address in found])
+
+    async def _resolve(self, host: str) -> tuple[str, ...]:
+        try:
+            return (await self._resolver.resolve(host)).addresses
+        except Unresolved as error:
+            raise Failed(Trouble.DNS, f"The name of the target could not be resolved: {error.text}") from None
+
+    def _loopbacks(self) -> list[Judged]:
+        """`localhost` means loopback and is never asked for (RFC 6761 §6.3): whichever of the two is allowed."""
+        allowed = [Judged(str(each)) for each in LOOPBACKS if judge_address(each, self._rules) is None]
+        if not allowed:
+            raise Failed(Trouble.REFUSED_ADDRESS, "The target's address is not allowed: loopback")
+        return allowed
+
+    # -- sockets -----------------------------------------------------------------------------------
+
+    async def _race(self, addresses: Sequence[Judged], port: int) -> socket.socket:
+        """The first connection that comes about; a slow or failed address starts the next one."""
+        if len(addresses) == 1:
+            return await self._connect(addresses[0], port)
+        started: list[asyncio.Task[socket.socket]] = []
+        running: set[asyncio.Task[socket.socket]] = set()
+        winner: asyncio.Task[socket.socket] | None = None
+        error: BaseException | None = None
+        waiting = list(reversed(addresses[:DIALLED_MAX]))
+        try:
+            while waiting or running:
+                if waiting:
+                    started.append(self._loop.create_task(self._connect(waiting.pop(), port)))
+                    running.add(started[-1])
+                pause = DIAL_STAGGER_SECONDS if waiting else None
+                done, running = await asyncio.wait(
+                    running, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        winner = task
+                        return task.result()
+        finally:
+            for task in started:
+                if task is not winner:
+                    _abandon(task)
+        assert error is not None
+        raise error
+
+    async def _connect(self, address: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise Failed(Trouble.CONNECT, os_words(error)) from None
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._loop.sock_connect(sock, (address, port))
+        except OSError as error:
+            sock.close()
+            raise Failed(Trouble.CONNECT, os_words(error)) from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _take_over(
+        self, sock: socket.socket, target: Target, make: Callable[[], Connection], progress: Progress
+    ) -> Connection:
+        try:
+            if target.scheme == "http":
+                return (await self._loop.create_connection(make, sock=sock))[1]
+            progress.waiting_for = "The target did not finish the TLS handshake"
+            return (
+                await self._loop.create_connection(
+                    make, sock=sock, ssl=self._tls, server_hostname=target.host
+                )
+            )[1]
+        except ssl.SSLError as error:
+            sock.close()
+            raise Failed(Trouble.TLS, tls_words(error, target.host)) from None
+        except OSError:
+            sock.close()
+            raise Failed(
+                Trouble.TLS if target.scheme == "https" else Trouble.CONNECT,
+                "The target closed the connection during the TLS handshake"
+                if target.scheme == "https"
+                else "The target closed the connection",
+            ) from None
+        except BaseException:
+            sock.close()
+            raise
+
+    # -- the egress proxy --------------------------------------------------------------------------
+
+    async def _tunnel(self, proxy: Proxy, address: Judged, port: int, progress: Progress) -> socket.socket:
+        progress.waiting_for = "The egress proxy did not open a tunnel"
+        sock = await self._connect_proxy(proxy)
+        try:
+            await self._loop.sock_sendall(sock, _connect_request(proxy, address, port))
+            head = await self._read_head(sock)
+        except OSError as error:
+            sock.close()
+            raise Failed(Trouble.CONNECT, f"The egress proxy failed: {os_words(error)}") from None
+        except BaseException:
+            sock.close()
+            raise
+        status = head.split(b"\r\n", 1)[0].split(b" ")
+        if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].startswith(b"2"):
+            sock.close()
+            said = b" ".join(status[1:])[:100].decode("ascii", "replace")
+            raise Failed(Trouble.CONNECT, f"The egress proxy refused the connection: {said}")
+        return sock
+
+    async def _connect_proxy(self, proxy: Proxy) -> socket.socket:
+        try:
+            addresses = (proxy.host,) if _is_address(proxy.host) else await self._proxy_addresses(proxy)
+            return await self._connect(addresses[0], proxy.port)
+        except Failed as error:
+            raise Failed(Trouble.CONNECT, f"The egress proxy failed: {error.reply.text}") from None
+
+    async def _proxy_addresses(self, proxy: Proxy) -> tuple[str, ...]:
+        return await self._resolve(proxy.host)
+
+    async def _read_head(self, sock: socket.socket) -> bytes:
+        """The proxy's answer. Behind it nothing may follow: the target speaks only when spoken to."""
+        head = b""
+        while b"\r\n\r\n" not in head:
+            part = await self._loop.sock_recv(sock, 4096)
+            head += part
+            if not part or len(head) > RESPONSE_HEAD_BYTES_MAX:
+                raise ConnectionResetError(104, "no complete answer")
+        if not head.endswith(b"\r\n\r\n"):
+            raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for")
+        return head
+
+
+def _judge(address: str | Address, rules: Rules) -> Judged:
+    reason = judge_address(address, rules)
+    if reason is not None:
+        # Which address it was is nobody's business who could not know it: it may name an internal network.
+        raise Failed(Trouble.REFUSED_ADDRESS, f"The target's address is not allowed: {reason}")
+    return Judged(str(address))
+
+
+def _in_turn(addresses: list[Judged]) -> list[Judged]:
+    """IPv6 and IPv4 by turns, each in the resolver's order (RFC 8305 §4)."""
+    sixes = [address for address in addresses if ":" in address]
+    fours = [address for address in addresses if ":" not in address]
+    return [address for address in chain.from_iterable(zip_longest(sixes, fours)) if address is not None]
+
+
+def _abandon(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancel() and not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+def _connect_request(proxy: Proxy, address: str, port: int) -> bytes:
+    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
+    if proxy.credentials is not None:
+        lines.append(f"Proxy-Authorization: Basic {b64encode(proxy.credentials.encode()).decode()}")
+    return "\r\n".join((*lines, "", "")).encode("ascii")
+
+
+def _is_address(host: str) -> bool:
+    for kind in (IPv4Address, IPv6Address):
+        try:
+            kind(host)
+        except ValueError:
+            continue
+        return True
+    return False
+
+
+def _tls_context(settings: SenderSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca_bundle)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context

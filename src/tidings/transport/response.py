@@ -1,0 +1,210 @@
+"""Reads one response after another off a connection, within bounds. No sockets here: bytes in, a reply out.
+
+llhttp (through httptools) does the grammar; the bounds are ours. A response is over when its reply is known: at its
+end, at the first byte that is not HTTP/1.1, or at the first bound it breaks. A body that is longer than we keep is
+no fault: the status came, so the answer stands, and the connection is closed instead of read to its end.
+"""
+
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from tidings.limits import RESPONSE_BODY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX
+from tidings.model import Answer, NoAnswer, Reply, Trouble
+
+# Interim responses (RFC 9110 §15.2) before the one that counts; real servers send one.
+INFORMATIONAL_MAX: Final = 8
+# Bytes of a whole response on the wire. A body in one-byte chunks takes six bytes for each; past this we stop.
+RESPONSE_WIRE_BYTES_MAX: Final = 2 * RESPONSE_HEAD_BYTES_MAX + 6 * RESPONSE_BODY_BYTES_MAX
+
+_SWITCHING_PROTOCOLS: Final = 101
+
+
+class _Enough(Exception):
+    """Thrown in a parser's callback to make it stop; never leaves this module."""
+
+
+class ResponseReader:
+    """The receiving half of one connection.
+
+    `feed` returns whether the response is over; then `reply` says what came, and `reusable` whether another request
+    may follow on the connection (call `begin` before it).
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_complete",
+        "_delimited",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_informational",
+        "_parser",
+        "_reason",
+        "_wire_bytes",
+        "reply",
+        "reusable",
+    )
+
+    def __init__(self) -> None:
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Expect a new response."""
+        self.reply: Reply | None = None
+        self.reusable = False
+        self._complete = False
+        self._wire_bytes = 0
+        self._informational = 0
+        self._head_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._begin_head()
+
+    def _begin_head(self) -> None:
+        self._in_head = True
+        self._delimited = False
+        self._reason = b""
+        self._headers: list[tuple[str, str]] = []
+
+    @property
+    def heard(self) -> bool:
+        """Whether a single byte of the response has come."""
+        return self._wire_bytes > 0
+
+    @property
+    def answering(self) -> bool:
+        """Whether the status and headers have come, but not yet all of the body."""
+        return not self._in_head and not self._complete
+
+    def feed(self, data: bytes) -> bool:
+        """Take what the connection brought; True when the response is over."""
+        assert self._parser is not None
+        self._wire_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            self._stopped(error)
+        except HttpParserUpgrade:
+            self._fault("it offered to switch protocols")
+        else:
+            if not self._complete:
+                self._bound_wire()
+        if self._complete and self.reply is None:
+            self._answer()
+        return self.reply is not None
+
+    def finish(self) -> None:
+        """The connection ended. A body without a length ends with it (RFC 9112 §6.3); anything else is cut off."""
+        self.reusable = False
+        if self.answering and not self._delimited:
+            self._answer()
+        elif self._wire_bytes:
+            self.reply = NoAnswer(
+                Trouble.CLOSED, "The target closed the connection before its answer was complete"
+            )
+        else:
+            self.reply = NoAnswer(Trouble.CLOSED, "The target closed the connection without an answer")
+
+    def release(self) -> None:
+        """Let go of the parser, which holds us."""
+        self._parser = None
+
+    # -- what ends a response early ----------------------------------------------------------------
+
+    def _stopped(self, error: HttpParserError) -> None:
+        self.reusable = False
+        if self._complete or self.reply is not None:
+            return
+        where = "the beginning of its answer" if self._in_head else "the body of its answer"
+        self._fault(f"{where} is malformed ({error})")
+
+    def _fault(self, text: str) -> None:
+        self.reusable = False
+        self.reply = NoAnswer(Trouble.PROTOCOL, f"The target does not speak HTTP/1.1: {text}")
+
+    def _over_bound(self, text: str) -> None:
+        self.reusable = False
+        self.reply = NoAnswer(Trouble.PROTOCOL, f"The target's answer is over a bound: {text}")
+
+    def _bound_wire(self) -> None:
+        if self._in_head:
+            if self._wire_bytes > RESPONSE_HEAD_BYTES_MAX:
+                self._over_bound(f"more than {RESPONSE_HEAD_BYTES_MAX} bytes of headers")
+        elif self._wire_bytes > RESPONSE_WIRE_BYTES_MAX:
+            self._answer()
+
+    def _answer(self) -> None:
+        assert self._parser is not None
+        self.reply = Answer(
+            self._parser.get_status_code(),
+            self._reason.decode("latin-1"),
+            tuple(self._headers),
+            b"".join(self._body)[:RESPONSE_BODY_BYTES_MAX],
+        )
+
+    # -- what the parser calls ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # Nobody asked for a second response.
+            raise _Enough
+
+    def on_status(self, part: bytes) -> None:
+        self._count_head(len(part))
+        self._reason += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        if not self._in_head:
+            return  # a trailer: counted, not believed
+        if len(self._headers) == RESPONSE_HEADERS_MAX:
+            self._over_bound(f"more than {RESPONSE_HEADERS_MAX} headers")
+            raise _Enough
+        key = name.lower().decode("latin-1")
+        text = value.strip().decode("latin-1")
+        if key == "content-length" or (key == "transfer-encoding" and text.lower().endswith("chunked")):
+            self._delimited = True
+        self._headers.append((key, text))
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
+            if self._in_head:
+                self._over_bound(f"more than {RESPONSE_HEAD_BYTES_MAX} bytes of headers")
+            else:
+                self._answer()
+            raise _Enough
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self._in_head = False
+        elif status < 100:
+            self._fault(f"{status} is no status")
+            raise _Enough
+        elif status == _SWITCHING_PROTOCOLS:
+            self._fault("it offered to switch protocols")
+            raise _Enough
+
+    def on_body(self, part: bytes) -> None:
+        self._body.append(part)
+        self._body_bytes += len(part)
+        if self._body_bytes > RESPONSE_BODY_BYTES_MAX:
+            self._answer()
+            raise _Enough
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        if not self._in_head:
+            self._complete = True
+            self.reusable = self._parser.should_keep_alive()
+            return
+        self._informational += 1
+        if self._informational > INFORMATIONAL_MAX:
+            self._over_bound(f"more than {INFORMATIONAL_MAX} interim responses")
+            raise _Enough
+        self._begin_head()
