@@ -70,8 +70,10 @@ RECORD_MAX: Final = 512
 CLAIM_MAX: Final = 128
 # A lease outlives the delivery it covers by this much, for settling.
 LEASE_SLACK: Final = 5 * MICROSECONDS_PER_SECOND
-# `last_failure_content` (contract §12.18) and the excerpt an attempt keeps.
+# `last_failure_content` (contract §12.18).
 FAILURE_CONTENT_BYTES_MAX: Final = 4 << 10
+# What an attempt keeps of the answer; there is a row for each.
+ATTEMPT_EXCERPT_BYTES_MAX: Final = 1 << 10
 RESPONSE_BODY_BYTES_MAX: Final = 16 << 10
 RESPONSE_HEAD_BYTES_MAX: Final = 16 << 10
 RESPONSE_HEADERS_MAX: Final = 100

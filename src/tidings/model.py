@@ -356,6 +356,7 @@ class Trouble(StrEnum):
     TIMEOUT = "timeout"
     PROTOCOL = "protocol"  # what came back is not HTTP/1.1, or over a bound
     CLOSED = "closed"  # the connection ended before the response did
+    SEALED = "sealed"  # our own: the secret does not open
 
 
 @dataclass(frozen=True, slots=True)
