@@ -47,20 +47,29 @@ def drive(sdk: str, phase: str, service: Service, **wanted: Any) -> Any:
         "project": PROJECT,
         **wanted,
     }
-    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    if language == "python":
-        install.install_python(version)
-        environment["PYTHONPATH"] = str(install.python_folder(version))
+    if language == "node":
+        return run_node(f"sdk_{version[0]}.js", told)
+    install.install_python(version)
+    environment = {
+        "PYTHONPATH": str(install.python_folder(version)),
         # What oauthlib wants before it speaks to a service without TLS.
-        environment["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
-        command = [sys.executable, str(HERE / "python" / f"sdk_{version[0]}.py")]
-    else:
-        command = [need_node(), str(HERE / "node" / f"sdk_{version[0]}.js")]
-        install.install_node()
-        environment["NODE_PATH"] = str(install.node_folder() / "node_modules")
+        "OAUTHLIB_INSECURE_TRANSPORT": "1",
+    }
+    return _run([sys.executable, str(HERE / "python" / f"sdk_{version[0]}.py")], told, environment)
+
+
+def run_node(script: str, told: Any) -> Any:
+    """Run a script with the Node packages; what it prints."""
+    node = need_node()
+    install.install_node()
+    modules = str(install.node_folder() / "node_modules")
+    return _run([node, str(HERE / "node" / script)], told, {"NODE_PATH": modules})
+
+
+def _run(command: list[str], told: Any, environment: dict[str, str]) -> Any:
     done = subprocess.run(
         [*command, json.dumps(told)],
-        env=environment,
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **environment},
         capture_output=True,
         text=True,
         timeout=DRIVER_SECONDS,

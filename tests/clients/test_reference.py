@@ -12,10 +12,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.clients.sdks import drive, node_receiver
+from tests.clients.sdks import drive, node_receiver, run_node
 from tests.serving import PROJECT, TASK, WORKSPACE, Receiver, Service, event
 from tidings.client import CreateWebhookBody, Options, UpdateWebhookBody, WebhooksApi
 from tidings.receiver import Delivery, Handshake, receive
+from tidings.signing import standard_secret
 
 # What the reference names for each call (contract §0a); the last three are for the list alone, and mean nothing.
 FIELDS: Final = (
@@ -221,8 +222,8 @@ TRICKY: Final = [
             "new_value": {
                 "gid": "55",
                 "resource_type": "custom_field",
-                "name": TEXTS,
-                "é/": ["\n\t\b\x01\x0b\x1f", 0.5],
+                "text_value": TEXTS,
+                "rest": ["\n\t\b\x01\x0b\x1f", 2**53 - 1, True, None, {}],
             },
         },
     ),
@@ -241,7 +242,7 @@ def test_a_receiver_that_serialises_again_before_it_hashes_accepts(service: Serv
             assert told["status"] == 200
             seen += told["events"]
         assert [each["change"]["field"] for each in seen] == [TEXTS, "custom_fields"]
-        assert seen[1]["change"]["new_value"]["name"] == TEXTS
+        assert seen[1]["change"]["new_value"]["text_value"] == TEXTS
 
 
 def test_our_receiver_kit_takes_what_arrives(service: Service, receiver: Receiver) -> None:
@@ -259,3 +260,17 @@ def test_our_receiver_kit_takes_what_arrives(service: Service, receiver: Receive
         assert delivery.webhook
         events += delivery.events
     assert [each["change"]["field"] for each in events] == [TEXTS, "custom_fields"]
+
+
+def test_the_library_of_standard_webhooks_takes_what_arrives(service: Service, receiver: Receiver) -> None:
+    """With the secret in its form; so that such a receiver also refuses replays (contract §12.30)."""
+    service.create_webhook(PROJECT, receiver.url())
+    service.publish(*TRICKY)
+    receiver.wait_until(lambda: receiver.taken())
+    delivery = receiver.taken()[0]
+    told = {
+        "secret": standard_secret(receiver.secret()),
+        "headers": {name.lower(): value for name, value in delivery.headers},
+        "body": delivery.body.decode(),
+    }
+    assert run_node("standard.js", told) == {"events": delivery.events}
