@@ -93,8 +93,6 @@ def call(kind: str, url: str, method: str, *args: Any, waits: list[float] | None
 
         async with AsyncSession(TOKEN, base_url=url, sleep=sleep) as session:
             api = AsyncWebhooksApi(session=session)
-            if method == "get_webhooks" and named:
-                return await api.get_webhooks_page(*args)
             result = getattr(api, method)(*args, **named)
             return [each async for each in result] if hasattr(result, "__aiter__") else await result
 

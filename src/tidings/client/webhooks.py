@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, Final, Literal, Self, cast, overload
 
 from tidings.client.calls import Call, Parameter, data_of, in_path
@@ -134,7 +134,7 @@ class WebhooksApi:
 
 
 class AsyncWebhooksApi:
-    """`WebhooksApi` for asyncio: the same with `await`; the list with `async for`."""
+    """`WebhooksApi` for asyncio: the same with `await`, and `async for` over a list."""
 
     def __init__(
         self,
@@ -182,13 +182,20 @@ class AsyncWebhooksApi:
         """The full record of a webhook."""
         return _part(await self.session.call(_get(webhook_gid, opts)), full_payload)
 
-    def get_webhooks(self, workspace: str, opts: ListOptions | None = None) -> AsyncIterator[WebhookRecord]:
-        """Your webhooks in a workspace, page after page as you go on."""
-        return self._each(_list(workspace, opts))
-
-    async def get_webhooks_page(self, workspace: str, opts: ListOptions | None = None) -> WebhookPage:
-        """One page of your webhooks in a workspace: the whole body."""
-        return cast(WebhookPage, await self.session.call(_list(workspace, opts)))
+    @overload
+    def get_webhooks(
+        self, workspace: str, opts: ListOptions | None = None, *, full_payload: Literal[False] = False
+    ) -> AsyncIterator[WebhookRecord]: ...
+    @overload
+    def get_webhooks(
+        self, workspace: str, opts: ListOptions | None = None, *, full_payload: Literal[True]
+    ) -> Awaitable[WebhookPage]: ...
+    def get_webhooks(
+        self, workspace: str, opts: ListOptions | None = None, *, full_payload: bool = False
+    ) -> Any:
+        """Your webhooks in a workspace, page after page as you go on; with `full_payload` one page."""
+        call = _list(workspace, opts)
+        return self.session.call(call) if full_payload else self._each(call)
 
     async def _each(self, call: Call) -> AsyncIterator[WebhookRecord]:
         async for page in self.session.pages(call):
