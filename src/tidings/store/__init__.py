@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tidings.model import (
     Attempt,
-    Claim,
+    Claimed,
     ClaimRequest,
     Filter,
     Keeping,
@@ -142,7 +142,7 @@ class Engine(Protocol):
         """Take back the leases of processes that are gone; gives how many processes were."""
         ...
 
-    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+    async def claim(self, request: ClaimRequest) -> Claimed:
         """Mark new events, then lease webhooks that have something to do, each with the page behind its cursor.
 
         Healthy webhooks with events come first, then failing ones, then heartbeats; who was served longest ago

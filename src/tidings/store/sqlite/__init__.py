@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from tidings.errors import StoreUnavailable, StoreUnfit
 from tidings.model import (
-    Claim,
+    Claimed,
     ClaimRequest,
     Filter,
     Keeping,
@@ -209,7 +209,7 @@ class SqliteStore:
     async def release_dead_holders(self) -> int:
         return await self._write(self._holders.release_dead, Rank.CLAIM)
 
-    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+    async def claim(self, request: ClaimRequest) -> Claimed:
         return await self._write(lambda connection: engine.claim(connection, request), Rank.CLAIM)
 
     async def record(self, records: Sequence[Record]) -> int:

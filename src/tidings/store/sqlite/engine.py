@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tidings.limits import BATCH_BYTES_MAX, MARK_MAX, SCAN_MAX
-from tidings.model import Claim, ClaimRequest, End, Event, Health, Lease, Micros, Record
+from tidings.model import Claim, Claimed, ClaimRequest, End, Event, Health, Lease, Micros, Record
 from tidings.store.sqlite.rows import (
     ATTEMPT_COLUMNS,
     dump_attempt,
@@ -102,17 +102,18 @@ def mark(connection: sqlite3.Connection) -> bool:
     return int(upto) - after >= MARK_MAX
 
 
-def claim(connection: sqlite3.Connection, request: ClaimRequest) -> tuple[Claim, ...]:
-    mark(connection)
+def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claimed:
+    behind = mark(connection)
     connection.execute(FREE_EXPIRED, {"now": request.now, "lease": request.lease})
     chosen = _choose(connection, request)
     if not chosen:
-        return ()
+        return Claimed((), behind)
     until = request.now + request.lease
     webhooks = json.dumps(chosen)
     connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
     rows = {row[0]: row for row in connection.execute(CLAIMED, (webhooks,)).fetchall()}
-    return tuple(_load_claim(connection, rows[webhook], until, request.batch_max) for webhook in chosen)
+    claims = tuple(_load_claim(connection, rows[webhook], until, request.batch_max) for webhook in chosen)
+    return Claimed(claims, behind)
 
 
 def _choose(connection: sqlite3.Connection, request: ClaimRequest) -> list[int]:

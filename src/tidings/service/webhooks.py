@@ -1,0 +1,317 @@
+"""Webhooks: establish with a handshake, read, list, replace the filters, remove (contract §0a, §1, §3)."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tidings import delivery, signing
+from tidings.delivery import Policy
+from tidings.errors import BadRequest, Forbidden, NotFound, TooManyRequests
+from tidings.hierarchy import WORKSPACE, no_access, unknown_object
+from tidings.limits import (
+    LEASE_SLACK,
+    MICROSECONDS_PER_SECOND,
+    PAGE_SIZE_MAX,
+    UNPAGED_LIST_MAX,
+)
+from tidings.matching import check_filters
+from tidings.model import (
+    Answer,
+    Delivery,
+    Filter,
+    Micros,
+    NewWebhook,
+    NoAnswer,
+    Post,
+    Quotas,
+    Resource,
+    Scope,
+    SealedSecret,
+    Token,
+    Trouble,
+    Webhook,
+)
+from tidings.service.tokens import require
+from tidings.store import LoggedAttempt, Reservation, Store
+from tidings.targets import Rules, parse_target
+from tidings.wire import offsets, values
+from tidings.wire.webhooks import CreateRequest
+
+# Handshakes under way at once: each holds a caller and a connection for up to the delivery timeout.
+HANDSHAKES_MAX: Final = 128
+# How often a create looks whether the equal one before it is done, seconds.
+_QUEUE_SECONDS: Final = 0.05
+# The statuses that complete a handshake (contract §1.3).
+_SHAKEN: Final = (200, 204)
+_NO_HANDSHAKE: Final = "The remote server which is intended to receive the webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Dice:
+    """Where the unguessable comes from: gids, secrets, and seals of secrets (secret, webhook gid)."""
+
+    new_gid: Callable[[], str]
+    new_secret: Callable[[], str]
+    seal: Callable[[str, str], SealedSecret]
+    jitter: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A webhook that has shaken hands, and its secret: told to the caller now, and never again."""
+
+    webhook: Webhook
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """`GET /webhooks` as it was asked; None where it was not."""
+
+    workspace: str | None
+    resource: str | None = None
+    limit: str | None = None
+    offset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `offset` leads to the next one; `paged` says whether the caller asked for pages."""
+
+    webhooks: tuple[Webhook, ...]
+    paged: bool
+    offset: str | None
+    limit: int
+
+
+class WebhookDesk:
+    """The five calls. `changed` tells the dispatcher which webhook has ended."""
+
+    def __init__(
+        self,
+        store: Store,
+        post: Post,
+        *,
+        policy: Policy,
+        rules: Rules,
+        quotas: Quotas,
+        now: Callable[[], Micros],
+        dice: Dice,
+        offset_key: bytes,
+        withdraw: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._post = post
+        self._policy = policy
+        self._rules = rules
+        self._quotas = quotas
+        self._now = now
+        self._dice = dice
+        self._offset_key = offset_key
+        self._withdraw = withdraw
+        self._establishing: set[asyncio.Task[Established]] = set()
+
+    # -- establishing ------------------------------------------------------------------------------
+
+    async def establish(self, caller: Token, request: CreateRequest) -> Established:
+        """Shake hands with the target and insert the webhook. It finishes even if the caller hangs up.
+
+        Raises:
+            RequestError: nothing was established; the message says what was wrong, or what the target did.
+        """
+        require(caller, Scope.WEBHOOKS_WRITE)
+        target = parse_target(request.target, self._rules)
+        resource = await self._visible(caller, request.resource, path="resource")
+        check_filters(request.filters, resource_type=resource.resource_type)
+        if len(self._establishing) >= HANDSHAKES_MAX:
+            raise TooManyRequests(
+                "Too many handshakes are under way. Please retry after the given amount of time.",
+                code="overloaded",
+                retry_after=1,
+            )
+        task = asyncio.create_task(self._establish(caller, request, origin=target.origin))
+        self._establishing.add(task)
+        task.add_done_callback(self._establishing.discard)
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Wait for the handshakes under way: their receivers may already have kept a secret."""
+        if self._establishing:
+            await asyncio.wait(self._establishing)
+
+    async def _establish(self, caller: Token, request: CreateRequest, *, origin: str) -> Established:
+        gid, secret = self._dice.new_gid(), self._dice.new_secret()
+        created_at = self._now()
+        reservation = await self._reserve(caller, request, key=gid)
+        try:
+            await self._shake_hands(request.target, secret)
+            shaken_at = self._now()
+            webhook = await self._store.add_webhook(
+                NewWebhook(
+                    gid=gid,
+                    owner=caller.owner,
+                    resource=request.resource,
+                    target=request.target,
+                    origin=origin,
+                    filters=request.filters,
+                    secrets=(self._dice.seal(secret, gid),),
+                    created_at=created_at,
+                    shaken_at=shaken_at,
+                    heartbeat_at=delivery.next_heartbeat(
+                        shaken_at, jitter=self._dice.jitter(), policy=self._policy
+                    ),
+                ),
+                reservation=reservation,
+                quotas=self._quotas,
+            )
+        except BaseException:
+            await self._store.release(reservation)
+            raise
+        return Established(webhook, secret)
+
+    async def _reserve(self, caller: Token, request: CreateRequest, *, key: str) -> Reservation:
+        """Queue behind an equal create, so that a receiver never sees a second secret."""
+        lifetime = self._policy.delivery_timeout + LEASE_SLACK
+        turns = 2 * lifetime // int(_QUEUE_SECONDS * MICROSECONDS_PER_SECOND)
+        for _ in range(turns):
+            now = self._now()
+            reservation = await self._store.reserve(
+                owner=caller.owner,
+                resource=request.resource,
+                target=request.target,
+                key=key,
+                quotas=self._quotas,
+                now=now,
+                until=now + lifetime,
+            )
+            if reservation is not None:
+                return reservation
+            await asyncio.sleep(_QUEUE_SECONDS)
+        raise TooManyRequests(
+            "Equal webhooks are being established. Please retry after the given amount of time.",
+            code="overloaded",
+            retry_after=1,
+        )
+
+    async def _shake_hands(self, target: str, secret: str) -> None:
+        """Post the secret, and judge what comes back (contract §1.3, §2.2, §12.4, §12.5)."""
+        reply = await self._post(
+            Delivery(
+                target,
+                signing.handshake_headers(secret),
+                signing.HANDSHAKE_BODY,
+                self._policy.delivery_timeout,
+            )
+        )
+        match reply:
+            case NoAnswer(trouble=Trouble.REFUSED_ADDRESS, text=text):
+                raise Forbidden(f"target: {text}", code="forbidden_target")
+            case NoAnswer(text=text):
+                raise BadRequest(f"{_NO_HANDSHAKE} did not answer: {text}", code="handshake_failed")
+            case Answer(status=status) if status not in _SHAKEN:
+                raise BadRequest(
+                    f"{_NO_HANDSHAKE} responded with an incorrect status code: {status}",
+                    code="handshake_failed",
+                )
+            case Answer() if not signing.echoed(secret, reply.header("x-hook-secret")):
+                raise BadRequest(
+                    f"{_NO_HANDSHAKE} did not respond with the handshake secret.", code="handshake_failed"
+                )
+
+    async def _visible(self, caller: Token, gid: str, *, path: str) -> Resource:
+        resource = await self._store.get_resource(gid)
+        if resource is None:
+            raise unknown_object(path, gid)
+        if not caller.covers(resource.workspace):
+            raise no_access(resource)
+        return resource
+
+    # -- reading and changing ----------------------------------------------------------------------
+
+    async def get(self, caller: Token, gid: str) -> Webhook:
+        require(caller, Scope.WEBHOOKS_READ)
+        return await self._owned(caller, gid, reading=True)
+
+    async def list_page(self, caller: Token, query: ListQuery) -> Page:
+        """The caller's webhooks in a workspace: a page if pages were asked for, else the whole list."""
+        require(caller, Scope.WEBHOOKS_READ)
+        workspace = await self._workspace(caller, query.workspace)
+        if query.resource is not None:
+            await self._visible(caller, values.gid(query.resource, "resource"), path="resource")
+        paged = query.limit is not None or query.offset is not None
+        limit = (
+            PAGE_SIZE_MAX
+            if query.limit is None
+            else values.whole_number(query.limit, "limit", low=1, high=PAGE_SIZE_MAX)
+        )
+        bound = f"{caller.owner.user}\n{caller.owner.app}\n{workspace}\n{query.resource or ''}"
+        now = self._now()
+        after = (
+            0
+            if query.offset is None
+            else offsets.read(query.offset, query=bound, now=now, key=self._offset_key)
+        )
+        most = limit if paged else UNPAGED_LIST_MAX
+        found = await self._store.list_webhooks(
+            caller.owner, workspace=workspace, resource=query.resource, after=after, limit=most + 1
+        )
+        if len(found) <= most:
+            return Page(found, paged, None, limit)
+        if not paged:
+            raise BadRequest(
+                "The result is too large. You should use pagination (may require specifying a workspace)!",
+                code="result_too_large",
+            )
+        page = found[:limit]
+        offset = offsets.issue(page[-1].sequence, query=bound, now=now, key=self._offset_key)
+        return Page(page, paged, offset, limit)
+
+    async def _workspace(self, caller: Token, gid: str | None) -> str:
+        if not gid:
+            raise BadRequest.at("workspace", "Missing input", code="missing_input")
+        workspace = await self._visible(caller, values.gid(gid, "workspace"), path="workspace")
+        if workspace.resource_type != WORKSPACE:
+            raise BadRequest.at("workspace", f"Not a workspace: {gid}", code="not_a_workspace")
+        return gid
+
+    async def replace_filters(self, caller: Token, gid: str, filters: tuple[Filter, ...]) -> Webhook:
+        """Replace the filters whole; they decide for everything the webhook has not read yet."""
+        require(caller, Scope.WEBHOOKS_WRITE)
+        webhook = await self._owned(caller, gid)
+        check_filters(filters, resource_type=webhook.resource.resource_type)
+        changed = await self._store.replace_filters(gid, filters)
+        if changed is None:
+            raise _unknown(gid)
+        return changed
+
+    async def remove(self, caller: Token, gid: str) -> None:
+        """End a webhook. A delivery in flight may still arrive; none is started after."""
+        require(caller, Scope.WEBHOOKS_DELETE)
+        await self._owned(caller, gid)
+        self._withdraw(gid)
+        if not await self._store.remove_webhook(gid, now=self._now()):
+            raise _unknown(gid)
+
+    async def list_attempts(
+        self, caller: Token, gid: str, *, before: int | None, limit: int
+    ) -> tuple[LoggedAttempt, ...]:
+        """What was tried for a webhook, newest first."""
+        require(caller, Scope.WEBHOOKS_READ)
+        await self._owned(caller, gid, reading=True)
+        return await self._store.list_attempts(gid, before=before, limit=limit)
+
+    async def _owned(self, caller: Token, gid: str, *, reading: bool = False) -> Webhook:
+        """The webhook, if it is the caller's; another owner's is as unknown as none. `admin` may read all."""
+        webhook = await self._store.get_webhook(gid)
+        if webhook is None:
+            raise _unknown(gid)
+        if webhook.owner != caller.owner and not (reading and Scope.ADMIN in caller.scopes):
+            raise _unknown(gid)
+        if not caller.covers(webhook.resource.workspace):
+            raise no_access(webhook.resource)
+        return webhook
+
+
+def _unknown(gid: str) -> NotFound:
+    return NotFound(f"webhook: Unknown object: {values.shown(gid)}", code="unknown_object")
