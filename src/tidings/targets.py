@@ -35,8 +35,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 # RFC 1035 §2.3.4, without the root's dot.
 HOST_CHARS_MAX: Final = 253
-# Distinct targets whose verdict is remembered; one is under a kilobyte.
-REMEMBERED_MAX: Final = 8_192
+# Distinct targets whose verdict is remembered; one is a kilobyte or two.
+REMEMBERED_MAX: Final = 1_024
 
 DENIED_PORTS: Final = frozenset(
     (

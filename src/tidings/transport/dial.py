@@ -5,18 +5,21 @@ What was judged is what is dialled: from here on there are addresses, never name
 With an egress proxy the guard works as without: names are resolved and judged here, and the proxy is asked to
 CONNECT to the judged address and port, for http and https alike (TLS then runs end to end, to the target's name).
 The proxy never sees a name, so it cannot resolve one to something else; nor can it filter by name. The proxy's own
-address is the operator's word and is not judged.
+address is the operator's word and is not judged. Where an allow-list opens loopback or a private range, it opens
+the one the proxy sees.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Final, NewType
 
+from tidings.errors import SettingsError
 from tidings.limits import RESPONSE_HEAD_BYTES_MAX
 from tidings.model import Trouble
 from tidings.targets import LOOPBACKS, Address, Rules, Target, is_localhost, judge_address
@@ -30,6 +33,8 @@ ADDRESSES_MAX: Final = 64
 # Addresses that are tried, the families in turn; the next begins when the last has failed or is slow (RFC 8305 §5).
 DIALLED_MAX: Final = 6
 DIAL_STAGGER_SECONDS: Final = 0.25
+
+_PROXY: Final = "The egress proxy"
 
 Judged = NewType("Judged", str)
 """An address that `judge_address` let pass. Only `_judge` makes one; only one of these is dialled."""
@@ -61,7 +66,8 @@ class Dialer:
         if self._proxy is None:
             sock = await self._race(addresses, target.port)
         else:
-            sock = await self._tunnel(self._proxy, addresses[0], target.port, progress)
+            progress.waiting_for = "The egress proxy did not open a tunnel"
+            sock = await self._tunnel_to_any(self._proxy, addresses, target.port)
         return await self._take_over(sock, target, make, progress)
 
     # -- addresses ---------------------------------------------------------------------------------
@@ -122,19 +128,19 @@ class Dialer:
         assert error is not None
         raise error
 
-    async def _connect(self, address: str, port: int) -> socket.socket:
+    async def _connect(self, address: str, port: int, who: str = "The target") -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
-            raise Failed(Trouble.CONNECT, os_words(error)) from None
+            raise Failed(Trouble.CONNECT, os_words(error, who)) from None
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.sock_connect(sock, (address, port))
         except OSError as error:
             sock.close()
-            raise Failed(Trouble.CONNECT, os_words(error)) from None
+            raise Failed(Trouble.CONNECT, os_words(error, who)) from None
         except BaseException:
             sock.close()
             raise
@@ -145,39 +151,50 @@ class Dialer:
     ) -> Connection:
         try:
             if target.scheme == "http":
-                return (await self._loop.create_connection(make, sock=sock))[1]
+                return await self._plain(sock, make)
             progress.waiting_for = "The target did not finish the TLS handshake"
-            return (
-                await self._loop.create_connection(
-                    make, sock=sock, ssl=self._tls, server_hostname=target.host
-                )
-            )[1]
-        except ssl.SSLError as error:
-            sock.close()
-            raise Failed(Trouble.TLS, tls_words(error, target.host)) from None
-        except OSError:
-            sock.close()
-            raise Failed(
-                Trouble.TLS if target.scheme == "https" else Trouble.CONNECT,
-                "The target closed the connection during the TLS handshake"
-                if target.scheme == "https"
-                else "The target closed the connection",
-            ) from None
+            return await self._secure(sock, target.host, make)
         except BaseException:
             sock.close()
             raise
 
+    async def _plain(self, sock: socket.socket, make: Callable[[], Connection]) -> Connection:
+        try:
+            _, connection = await self._loop.create_connection(make, sock=sock)
+        except OSError as error:
+            raise Failed(Trouble.CONNECT, os_words(error)) from None
+        return connection
+
+    async def _secure(self, sock: socket.socket, host: str, make: Callable[[], Connection]) -> Connection:
+        try:
+            _, connection = await self._loop.create_connection(
+                make, sock=sock, ssl=self._tls, server_hostname=host
+            )
+        except ssl.SSLError as error:
+            raise Failed(Trouble.TLS, tls_words(error, host)) from None
+        except OSError:
+            raise Failed(Trouble.TLS, "The target closed the connection during the TLS handshake") from None
+        return connection
+
     # -- the egress proxy --------------------------------------------------------------------------
 
-    async def _tunnel(self, proxy: Proxy, address: Judged, port: int, progress: Progress) -> socket.socket:
-        progress.waiting_for = "The egress proxy did not open a tunnel"
+    async def _tunnel_to_any(self, proxy: Proxy, addresses: Sequence[Judged], port: int) -> socket.socket:
+        *others, last = addresses[:DIALLED_MAX]
+        for address in others:
+            try:
+                return await self._tunnel(proxy, address, port)
+            except Failed:
+                continue  # the next one, or the last one's reason, speaks for all
+        return await self._tunnel(proxy, last, port)
+
+    async def _tunnel(self, proxy: Proxy, address: Judged, port: int) -> socket.socket:
         sock = await self._connect_proxy(proxy)
         try:
             await self._loop.sock_sendall(sock, _connect_request(proxy, address, port))
             head = await self._read_head(sock)
         except OSError as error:
             sock.close()
-            raise Failed(Trouble.CONNECT, f"The egress proxy failed: {os_words(error)}") from None
+            raise Failed(Trouble.CONNECT, os_words(error, _PROXY)) from None
         except BaseException:
             sock.close()
             raise
@@ -189,14 +206,13 @@ class Dialer:
         return sock
 
     async def _connect_proxy(self, proxy: Proxy) -> socket.socket:
+        if _is_address(proxy.host):
+            return await self._connect(proxy.host, proxy.port, _PROXY)
         try:
-            addresses = (proxy.host,) if _is_address(proxy.host) else await self._proxy_addresses(proxy)
-            return await self._connect(addresses[0], proxy.port)
-        except Failed as error:
-            raise Failed(Trouble.CONNECT, f"The egress proxy failed: {error.reply.text}") from None
-
-    async def _proxy_addresses(self, proxy: Proxy) -> tuple[str, ...]:
-        return await self._resolve(proxy.host)
+            found = await self._resolver.resolve(proxy.host)
+        except Unresolved as error:
+            raise Failed(Trouble.CONNECT, f"The name of the egress proxy: {error.text}") from None
+        return await self._connect(found.addresses[0], proxy.port, _PROXY)
 
     async def _read_head(self, sock: socket.socket) -> bytes:
         """The proxy's answer. Behind it nothing may follow: the target speaks only when spoken to."""
@@ -205,7 +221,7 @@ class Dialer:
             part = await self._loop.sock_recv(sock, 4096)
             head += part
             if not part or len(head) > RESPONSE_HEAD_BYTES_MAX:
-                raise ConnectionResetError(104, "no complete answer")
+                raise ConnectionResetError(errno.ECONNRESET, "no complete answer")
         if not head.endswith(b"\r\n\r\n"):
             raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for")
         return head
@@ -240,17 +256,18 @@ def _connect_request(proxy: Proxy, address: str, port: int) -> bytes:
 
 
 def _is_address(host: str) -> bool:
-    for kind in (IPv4Address, IPv6Address):
-        try:
-            kind(host)
-        except ValueError:
-            continue
-        return True
-    return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _tls_context(settings: SenderSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ca_bundle)
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_bundle)
+    except OSError as error:
+        raise SettingsError([f"The CA bundle {settings.ca_bundle} cannot be used: {error}"]) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -25,24 +25,24 @@ def span_text(span: Micros) -> str:
 
 
 _OS_WORDS: Final = {
-    errno.ECONNREFUSED: "The target refused the connection",
-    errno.ECONNRESET: "The target reset the connection",
-    errno.EPIPE: "The target closed the connection",
-    errno.ETIMEDOUT: "The target did not accept the connection",
-    errno.EHOSTUNREACH: "The target cannot be reached: no route to its host",
-    errno.ENETUNREACH: "The target cannot be reached: no route to its network",
+    errno.ECONNREFUSED: "{who} refused the connection",
+    errno.ECONNRESET: "{who} reset the connection",
+    errno.EPIPE: "{who} closed the connection",
+    errno.ETIMEDOUT: "{who} did not accept the connection",
+    errno.EHOSTUNREACH: "{who} cannot be reached: no route to its host",
+    errno.ENETUNREACH: "{who} cannot be reached: no route to its network",
     errno.EMFILE: "No connection could be opened: this service has too many open files",
     errno.ENFILE: "No connection could be opened: this machine has too many open files",
     errno.EADDRNOTAVAIL: "No connection could be opened: this machine has no free local port",
 }
 
 
-def os_words(error: OSError) -> str:
-    """Say what the operating system reported about a connection."""
+def os_words(error: OSError, who: str = "The target") -> str:
+    """Say what the operating system reported about a connection to `who`."""
     code = error.errno or 0
     words = _OS_WORDS.get(code)
     if words is not None:
-        return words
+        return words.format(who=who)
     return f"The connection failed: {os.strerror(code) if code else 'unknown error'}"
 
 

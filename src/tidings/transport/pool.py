@@ -84,11 +84,6 @@ class Pool:
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._idle_seconds, self._close_expired)
 
-    def leave(self, lane: Lane) -> None:
-        """An exchange is over, well or badly."""
-        lane.gate.leave()
-        self.drop_unused(lane)
-
     def forget(self, connection: Connection) -> None:
         """A connection has closed, whoever closed it."""
         self._open.discard(connection)
@@ -98,6 +93,11 @@ class Pool:
         lane.idle.remove(connection)
         self.drop_unused(lane)
 
+    def drop_unused(self, lane: Lane) -> None:
+        """Forget a lane that nobody is in and nothing waits in; there are as many as targets in use."""
+        if not lane.idle and lane.gate.unused:
+            self._lanes.pop(lane.origin, None)
+
     def close(self) -> None:
         """Close everything; exchanges in flight end without an answer."""
         if self._sweep is not None:
@@ -105,10 +105,6 @@ class Pool:
             self._sweep = None
         for connection in tuple(self._open):
             connection.stop()
-
-    def drop_unused(self, lane: Lane) -> None:
-        if not lane.idle and lane.gate.unused:
-            self._lanes.pop(lane.origin, None)
 
     def _close_expired(self) -> None:
         self._sweep = None

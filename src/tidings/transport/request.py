@@ -9,8 +9,6 @@ from tidings.targets import Target
 
 # RFC 9110 §5.6.2.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Controls end or split headers somewhere, and what is not ASCII means something else everywhere (RFC 9110 §5.5).
-_FORBIDDEN_VALUE: Final = re.compile(r"[^\t\x20-\x7e]")
 # These say where a request ends and what becomes of its connection. They are ours to say.
 _OURS: Final = frozenset(
     (
@@ -37,16 +35,18 @@ class Destination:
     # Request line and Host, up to the first header of the delivery.
     opening: str
 
-
-def destination(target: Target) -> Destination:
-    return Destination(target, f"POST {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n")
+    @classmethod
+    def of(cls, target: Target) -> "Destination":
+        return cls(target, f"POST {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n")
 
 
 def render(opening: str, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
     """Put a request together. `ValueError` for a header that could end, split or redefine it: a fault of ours."""
     lines = [opening]
     for name, value in headers:
-        if _FORBIDDEN_VALUE.search(value):
+        # Controls end or split headers somewhere, and what is not ASCII means something else everywhere
+        # (RFC 9110 §5.5).
+        if not (value.isascii() and value.isprintable()):
             raise ValueError(f"the value of header {name!r} holds a control or non-ASCII character")
         lines.append(_line_start(name))
         lines.append(value)

@@ -5,6 +5,7 @@ end, at the first byte that is not HTTP/1.1, or at the first bound it breaks. A 
 no fault: the status came, so the answer stands, and the connection is closed instead of read to its end.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -18,6 +19,15 @@ INFORMATIONAL_MAX: Final = 8
 RESPONSE_WIRE_BYTES_MAX: Final = 2 * RESPONSE_HEAD_BYTES_MAX + 6 * RESPONSE_BODY_BYTES_MAX
 
 _SWITCHING_PROTOCOLS: Final = 101
+
+
+# Servers send the same dozen names for ever.
+_NAMES_REMEMBERED_MAX: Final = 256
+
+
+@lru_cache(_NAMES_REMEMBERED_MAX)
+def _key(name: bytes) -> str:
+    return name.lower().decode("latin-1")
 
 
 class _Enough(Exception):
@@ -153,30 +163,32 @@ class ResponseReader:
             raise _Enough
 
     def on_status(self, part: bytes) -> None:
-        self._count_head(len(part))
+        self._head_bytes += len(part)
+        if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
+            self._head_too_big()
         self._reason += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
+            self._head_too_big()
         if not self._in_head:
             return  # a trailer: counted, not believed
         if len(self._headers) == RESPONSE_HEADERS_MAX:
             self._over_bound(f"more than {RESPONSE_HEADERS_MAX} headers")
             raise _Enough
-        key = name.lower().decode("latin-1")
+        key = _key(name)
         text = value.strip().decode("latin-1")
         if key == "content-length" or (key == "transfer-encoding" and text.lower().endswith("chunked")):
             self._delimited = True
         self._headers.append((key, text))
 
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
-            if self._in_head:
-                self._over_bound(f"more than {RESPONSE_HEAD_BYTES_MAX} bytes of headers")
-            else:
-                self._answer()
-            raise _Enough
+    def _head_too_big(self) -> None:
+        if self._in_head:
+            self._over_bound(f"more than {RESPONSE_HEAD_BYTES_MAX} bytes of headers")
+        else:
+            self._answer()
+        raise _Enough
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None

@@ -1,6 +1,8 @@
 """Posts deliveries. The one seam between the service and the network of its targets."""
 
 import asyncio
+from functools import lru_cache
+from typing import Final
 
 from tidings.errors import RequestError
 from tidings.limits import MICROSECONDS_PER_SECOND
@@ -11,20 +13,25 @@ from tidings.transport.dial import Dialer, Progress
 from tidings.transport.faults import Failed, span_text
 from tidings.transport.gate import Gate
 from tidings.transport.pool import Lane, Pool
-from tidings.transport.request import Destination, destination, render
+from tidings.transport.request import Destination, render
 from tidings.transport.resolver import Resolver
 from tidings.transport.settings import SenderSettings
+
+# Distinct targets whose URL is not parsed again; one takes about a kilobyte.
+DESTINATIONS_MAX: Final = 8_192
 
 
 class Sender:
     """An HTTP/1.1 client that knows one method.
 
-    Made inside a running event loop, which it belongs to. `resolver` stays its maker's to close.
+    Made inside a running event loop, which it belongs to; `SettingsError` says what is wrong with its settings.
+    `resolver` stays its maker's to close.
     """
 
     def __init__(self, settings: SenderSettings, resolver: Resolver) -> None:
         self._loop = asyncio.get_running_loop()
-        self._rules = settings.rules
+        rules = settings.rules
+        self._aim = lru_cache(DESTINATIONS_MAX)(lambda url: Destination.of(parse_target(url, rules)))
         self._dialer = Dialer(settings, resolver)
         self._gate = Gate(settings.concurrency)
         self._pool = Pool(
@@ -33,6 +40,16 @@ class Sender:
             idle_seconds=settings.idle_seconds,
         )
         self._closed = False
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open or being opened, the kept ones included."""
+        return self._pool.open_count
+
+    @property
+    def idle_connections(self) -> int:
+        """Connections kept for the next delivery."""
+        return self._pool.idle_count
 
     async def post(self, delivery: Delivery) -> Reply:
         """Send one delivery and say what came of it, within its timeout.
@@ -44,39 +61,35 @@ class Sender:
             raise RuntimeError("the sender is closed")
         deadline = self._loop.time() + delivery.timeout / MICROSECONDS_PER_SECOND
         try:
-            target = parse_target(delivery.url, self._rules)
+            goal = self._aim(delivery.url)
         except RequestError as error:
             return NoAnswer(Trouble.REFUSED_ADDRESS, error.message)
-        goal = destination(target)
         request = render(goal.opening, delivery.headers, delivery.body)
-        lane = self._pool.lane(target.origin)
-        if not await self._enter(lane.gate, deadline):
-            self._pool.drop_unused(lane)
-            return _busy(delivery)
+        lane = self._pool.lane(goal.target.origin)
         try:
-            if not await self._enter(self._gate, deadline):
+            if not lane.gate.try_enter() and not await _enter(lane.gate, deadline):
                 return _busy(delivery)
             try:
-                return await self._exchange(lane, goal, request, deadline, delivery)
+                return await self._post_in_turn(lane, goal, request, deadline, delivery)
             finally:
-                self._gate.leave()
+                lane.gate.leave()
         finally:
-            self._pool.leave(lane)
+            self._pool.drop_unused(lane)
 
     async def close(self) -> None:
         """Close every connection. Deliveries in flight come back without an answer: drain before."""
         self._closed = True
         self._pool.close()
 
-    async def _enter(self, gate: Gate, deadline: float) -> bool:
-        if gate.try_enter():
-            return True
+    async def _post_in_turn(
+        self, lane: Lane, goal: Destination, request: bytes, deadline: float, delivery: Delivery
+    ) -> Reply:
+        if not self._gate.try_enter() and not await _enter(self._gate, deadline):
+            return _busy(delivery)
         try:
-            async with asyncio.timeout_at(deadline):
-                await gate.enter()
-        except TimeoutError:
-            return False
-        return True
+            return await self._exchange(lane, goal, request, deadline, delivery)
+        finally:
+            self._gate.leave()
 
     async def _exchange(
         self, lane: Lane, goal: Destination, request: bytes, deadline: float, delivery: Delivery
@@ -120,6 +133,16 @@ class Sender:
             connection.close()
             raise
         return connection
+
+
+async def _enter(gate: Gate, deadline: float) -> bool:
+    """Wait for a place, but not past the deadline; False if there was none."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await gate.enter()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _busy(delivery: Delivery) -> NoAnswer:

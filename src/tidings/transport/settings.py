@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from tidings.errors import SettingsError
 from tidings.targets import Rules
 
 CONCURRENCY_DEFAULT: Final = 512
@@ -52,13 +53,20 @@ class Proxy:
 
     @classmethod
     def parse(cls, url: str) -> "Proxy":
-        """Read `http://[user:password@]host:port`; `ValueError` says what is wrong, without the password."""
-        parts = urlsplit(url)
+        """Read `http://[user:password@]host:port`; `SettingsError` says what is wrong, without the password."""
+        wrong = SettingsError(
+            ["The egress proxy must be written http://host:port or http://user:password@host:port"]
+        )
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 80
+        except ValueError:
+            raise wrong from None
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError("the egress proxy must be written http://host:port")
+            raise wrong
         if parts.query or parts.fragment:
-            raise ValueError("the egress proxy must be written http://host:port")
+            raise wrong
         credentials = None
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        return cls(parts.hostname, parts.port or 80, credentials)
+        return cls(parts.hostname, port, credentials)
