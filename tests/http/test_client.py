@@ -383,6 +383,20 @@ def test_any_other_call_goes_through_a_session() -> None:
     assert request.header("idempotency-key") == "k"
 
 
+async def test_a_shared_session_outlives_its_apis() -> None:
+    """What is made over a session leaves it open; sync and async alike."""
+    with Stub(ok({"data": RECORD})) as stub:
+        with Session(TOKEN, base_url=stub.url) as session:
+            with WebhooksApi(session=session) as api:
+                api.get_webhook("12")
+            assert session.request("GET", "/webhooks/12") == {"data": RECORD}
+        async with AsyncSession(TOKEN, base_url=stub.url) as later:
+            async with AsyncWebhooksApi(session=later) as webhooks:
+                await webhooks.get_webhook("12")
+            assert await later.request("GET", "/webhooks/12") == {"data": RECORD}
+    assert len(stub.requests) == 4
+
+
 def test_a_path_begins_with_a_slash() -> None:
     with Session(TOKEN) as session, pytest.raises(ValueError, match="slash"):
         session.request("GET", "webhooks")
