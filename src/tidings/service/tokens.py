@@ -85,6 +85,11 @@ class TokenDesk:
         request = TokenRequest(owner=BOOTSTRAP_OWNER, user_name="Owner", scopes=frozenset(Scope))
         return await self._store.add_token(self._token(request, text), digest=digest(text), only_first=True)
 
+    async def keep(self, request: TokenRequest, text: str) -> None:
+        """Keep a token whose text is given, unless it is kept already."""
+        if await self._store.find_token(digest(text)) is None:
+            await self._store.add_token(self._token(request, text), digest=digest(text))
+
     def _token(self, request: TokenRequest, text: str) -> Token:
         return Token(
             gid=self._new_gid(),
