@@ -35,6 +35,7 @@ from tidings.model import (
     Attempt,
     Batch,
     Claim,
+    Claimed,
     ClaimRequest,
     Delivered,
     Delivery,
@@ -163,10 +164,10 @@ class Dispatcher:
         async with asyncio.TaskGroup() as tasks:
             recorder = tasks.create_task(self._record_all())
             while not self._draining:
-                started = await self._turn(tasks)
-                if not started:
+                if not await self._turn(tasks):
                     await self._rest()
             while self._slots.claims:
+                self._wake.clear()
                 await self._wait(self._wake, POLL_SECONDS)
             recorder.cancel()
         await self._stop()
@@ -175,7 +176,7 @@ class Dispatcher:
         """Claim once, deliver what was claimed, record it; gives how many claims there were."""
         if self._holder is None:
             await self._start()
-        claims = await self._claim()
+        claims = (await self._claim()).claims
         records = await asyncio.gather(*(self._deliver(claim) for claim in claims))
         await self._store.record(records)
         for claim in claims:
@@ -202,25 +203,25 @@ class Dispatcher:
             except StoreUnavailable as error:
                 logger.warning("leases are left to run out: %s", error)
 
-    async def _turn(self, tasks: asyncio.TaskGroup) -> int:
-        """Claim what there is room for, and start delivering it; gives how much that was."""
+    async def _turn(self, tasks: asyncio.TaskGroup) -> bool:
+        """Claim what there is room for, and start delivering it; gives whether to look again at once."""
         self.pulse = self._clocks.elapsed()
         self._wake.clear()
         if self._store_failed or self._slots.free <= 0:
-            return 0
+            return False
         try:
-            claims = await self._claim()
+            claimed = await self._claim()
         except StoreUnavailable as error:
             logger.error("nothing can be claimed: %s", error)
             await asyncio.sleep(STORE_PAUSE_SECONDS)
-            return 0
-        for claim in claims:
+            return False
+        for claim in claimed.claims:
             tasks.create_task(self._attempt(claim))
-        return len(claims)
+        return bool(claimed.claims) or claimed.behind
 
-    async def _claim(self) -> Sequence[Claim]:
+    async def _claim(self) -> Claimed:
         assert self._holder is not None, "claims need a holder"
-        claims = await self._store.claim(
+        claimed = await self._store.claim(
             ClaimRequest(
                 now=self._clocks.now(),
                 holder=self._holder,
@@ -233,12 +234,15 @@ class Dispatcher:
                 wait_max=self._policy.retry_max,
             )
         )
-        for claim in claims:
+        for claim in claimed.claims:
             self._slots.take(claim)
-        return claims
+        return claimed
 
     async def _rest(self) -> None:
         """Wait for a hint, for the next thing that is due, or for another process's writing."""
+        if self._store_failed or self._slots.free <= 0:
+            await self._wait(self._wake, POLL_SECONDS)
+            return
         try:
             due = await self._store.next_due_at()
             now = self._clocks.now()
@@ -393,6 +397,7 @@ def delivery_id(claim: Claim, batch: Batch) -> str:
 def _logged(
     batch: Batch, reply: Reply, outcome: Outcome, *, name: str, started: Micros, took: Micros
 ) -> Attempt:
+    status: int | None
     match reply:
         case Answer(status=status, body=body):
             excerpt = body.decode("utf-8", "replace").replace("\x00", "\ufffd")

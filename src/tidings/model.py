@@ -7,7 +7,7 @@ compare, and the same on every clock. Text appears only on the wire (`wire/times
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -79,7 +79,7 @@ class Change:
 
     field: str
     action: str
-    values: Mapping[str, bytes] = field(default_factory=dict)
+    values: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +307,14 @@ class Claim:
     page: tuple[Event, ...]
     # Whether the log holds more behind the page.
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim gave; `behind` says that the marker has more new events to look at."""
+
+    claims: tuple[Claim, ...]
+    behind: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

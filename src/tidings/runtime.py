@@ -167,7 +167,8 @@ def _database_path(settings: Settings) -> Path:
     if not isinstance(settings.database, SqliteFile):
         raise SettingsError(
             [
-                f"TIDINGS_DATABASE {settings.database}: this version has no PostgreSQL store yet; name a sqlite:/// file"
+                f"TIDINGS_DATABASE {settings.database}: this version has no PostgreSQL store yet; "
+                "name a sqlite:/// file"
             ]
         )
     return settings.database.path
@@ -313,8 +314,7 @@ class _Service:
             upkeep = tasks.create_task(self._upkeep.run())
             delivering = tasks.create_task(self._deliver())
             serving = tasks.create_task(self._web.serve(sockets=[listener]))
-            while not self._web.started and not serving.done():
-                await asyncio.sleep(0.001)
+            await self._web.answering.wait()
             announced()
             await serving
             await self._webhooks.finish()
