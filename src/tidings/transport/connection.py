@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
             # Nothing was asked: whatever this is, it must not be taken for the next answer.
-            self.close()
+            self._settle(NoAnswer(Trouble.PROTOCOL, "The target spoke before it was asked"))
         elif self._reader.feed(data):
             self._answered()
 

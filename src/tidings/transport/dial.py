@@ -24,7 +24,7 @@ from tidings.limits import RESPONSE_HEAD_BYTES_MAX
 from tidings.model import Trouble
 from tidings.targets import LOOPBACKS, Address, Rules, Target, is_localhost, judge_address
 from tidings.transport.connection import Connection
-from tidings.transport.faults import Failed, os_words, tls_words
+from tidings.transport.faults import Failed, os_words, printable, tls_words
 from tidings.transport.resolver import Resolver, Unresolved
 from tidings.transport.settings import Proxy, SenderSettings
 
@@ -34,10 +34,12 @@ ADDRESSES_MAX: Final = 64
 DIALLED_MAX: Final = 6
 DIAL_STAGGER_SECONDS: Final = 0.25
 
+# Whom a failure is about.
+_TARGET: Final = "The target"
 _PROXY: Final = "The egress proxy"
 
 Judged = NewType("Judged", str)
-"""An address that `judge_address` let pass. Only `_judge` makes one; only one of these is dialled."""
+"""An address that `judge_address` let pass: the only kind a target is dialled by. The proxy's are plain text."""
 
 
 class Progress:
@@ -98,10 +100,10 @@ class Dialer:
 
     # -- sockets -----------------------------------------------------------------------------------
 
-    async def _race(self, addresses: Sequence[Judged], port: int) -> socket.socket:
+    async def _race(self, addresses: Sequence[str], port: int, who: str = _TARGET) -> socket.socket:
         """The first connection that comes about; a slow or failed address starts the next one."""
         if len(addresses) == 1:
-            return await self._connect(addresses[0], port)
+            return await self._connect(addresses[0], port, who)
         started: list[asyncio.Task[socket.socket]] = []
         running: set[asyncio.Task[socket.socket]] = set()
         winner: asyncio.Task[socket.socket] | None = None
@@ -110,7 +112,7 @@ class Dialer:
         try:
             while waiting or running:
                 if waiting:
-                    started.append(self._loop.create_task(self._connect(waiting.pop(), port)))
+                    started.append(self._loop.create_task(self._connect(waiting.pop(), port, who)))
                     running.add(started[-1])
                 pause = DIAL_STAGGER_SECONDS if waiting else None
                 done, running = await asyncio.wait(
@@ -128,7 +130,7 @@ class Dialer:
         assert error is not None
         raise error
 
-    async def _connect(self, address: str, port: int, who: str = "The target") -> socket.socket:
+    async def _connect(self, address: str, port: int, who: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -201,7 +203,7 @@ class Dialer:
         status = head.split(b"\r\n", 1)[0].split(b" ")
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].startswith(b"2"):
             sock.close()
-            said = b" ".join(status[1:])[:100].decode("ascii", "replace")
+            said = printable(b" ".join(status[1:])[:100].decode("latin-1"))
             raise Failed(Trouble.CONNECT, f"The egress proxy refused the connection: {said}")
         return sock
 
@@ -212,7 +214,7 @@ class Dialer:
             found = await self._resolver.resolve(proxy.host)
         except Unresolved as error:
             raise Failed(Trouble.CONNECT, f"The name of the egress proxy: {error.text}") from None
-        return await self._connect(found.addresses[0], proxy.port, _PROXY)
+        return await self._race(found.addresses, proxy.port, _PROXY)
 
     async def _read_head(self, sock: socket.socket) -> bytes:
         """The proxy's answer. Behind it nothing may follow: the target speaks only when spoken to."""
@@ -222,7 +224,7 @@ class Dialer:
             head += part
             if not part or len(head) > RESPONSE_HEAD_BYTES_MAX:
                 raise ConnectionResetError(errno.ECONNRESET, "no complete answer")
-        if not head.endswith(b"\r\n\r\n"):
+        if head.index(b"\r\n\r\n") + 4 < len(head):
             raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for")
         return head
 

@@ -24,6 +24,13 @@ def span_text(span: Micros) -> str:
     return f"{span / 1_000:g} ms"
 
 
+def printable(text: str) -> str:
+    """The same text, with a mark where something stood that a terminal or a database might choke on."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
 _OS_WORDS: Final = {
     errno.ECONNREFUSED: "{who} refused the connection",
     errno.ECONNRESET: "{who} reset the connection",

@@ -34,9 +34,9 @@ class Gate:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            else:
+            if not turn.cancelled():
+                self.leave()  # the turn came while we were being cancelled
+            elif turn in self._queue:  # else `leave` has passed over it
                 self._queue.remove(turn)
             raise
 

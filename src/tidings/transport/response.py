@@ -12,6 +12,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from tidings.limits import RESPONSE_BODY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX
 from tidings.model import Answer, NoAnswer, Reply, Trouble
+from tidings.transport.faults import printable
 
 # Interim responses (RFC 9110 §15.2) before the one that counts; real servers send one.
 INFORMATIONAL_MAX: Final = 8
@@ -150,7 +151,7 @@ class ResponseReader:
         assert self._parser is not None
         self.reply = Answer(
             self._parser.get_status_code(),
-            self._reason.decode("latin-1"),
+            printable(self._reason.decode("latin-1")),
             tuple(self._headers),
             b"".join(self._body)[:RESPONSE_BODY_BYTES_MAX],
         )

@@ -1,0 +1,320 @@
+"""Names: a resolver of our own answers as it likes, and what was forbidden was never dialled.
+
+127.0.0.1 is allowed and 127.0.0.2 is not (`RULES`); on both, a socket listens at the same port and counts.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.transport.conftest import LONG, SHORT, MakeSender, answer, post, trouble
+from tests.transport.peers import SERVFAIL, Name, NameServer, Peer, answering
+from tidings.model import Trouble
+from tidings.transport import AresLookup, CachingResolver, Resolution, Sender, Unresolved
+from tidings.transport import resolver as resolver_module
+
+GOOD = "127.0.0.1"
+BAD = "127.0.0.2"
+A = 1
+AAAA = 28
+
+
+@dataclass
+class Place:
+    good: Peer
+    bad: Peer
+
+    def url(self, name: str) -> str:
+        return self.good.url(host=name)
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    async with answering(host=GOOD) as good, answering(host=BAD, port=good.port) as bad:
+        yield Place(good, bad)
+        assert bad.connections == 0, "a forbidden address was dialled"
+
+
+async def test_a_name_is_resolved_and_named_in_the_request(
+    sender: Sender, names: NameServer, place: Place
+) -> None:
+    names.say("hook.test", [GOOD])
+    assert answer(await post(sender, place.url("hook.test"))).status == 200
+    assert f"Host: hook.test:{place.good.port}\r\n".encode() in place.good.requests[0]
+
+
+async def test_the_observer_would_see_a_forbidden_connection(
+    make_sender: MakeSender, names: NameServer
+) -> None:
+    """The counterpart: with the address opened, the very same post does arrive there."""
+    from ipaddress import ip_network
+
+    from tidings.targets import Rules
+
+    names.say("hook.test", [BAD])
+    sender = make_sender(rules=Rules(allowed=(ip_network("127.0.0.0/8"),)))
+    async with answering(host=BAD) as bad:
+        answer(await post(sender, bad.url(host="hook.test")))
+        assert bad.connections == 1
+
+
+FORBIDDEN = [
+    [BAD],
+    [GOOD, BAD],
+    [BAD, GOOD],
+    [GOOD, "::ffff:127.0.0.2"],
+    ["10.0.0.1"],
+    ["169.254.169.254"],
+    ["0.0.0.0"],
+    ["::"],
+    ["fe80::1"],
+    ["fd00:ec2::254"],
+    ["64:ff9b::7f00:2"],
+    ["2002:7f00:2::1"],
+    ["::127.0.0.2"],
+    ["8.8.8.8", "192.168.1.1"],
+    ["224.0.0.1"],
+]
+
+
+@pytest.mark.parametrize("addresses", FORBIDDEN, ids="+".join)
+async def test_one_forbidden_answer_refuses_the_name(
+    sender: Sender, names: NameServer, place: Place, addresses: list[str]
+) -> None:
+    names.say("hook.test", addresses)
+    reply = trouble(await post(sender, place.url("hook.test")), Trouble.REFUSED_ADDRESS, "is not allowed")
+    assert not any(address in reply.text for address in addresses)
+    assert place.good.connections == 0
+
+
+async def test_wildcard_dns_that_leads_inward_is_refused(
+    sender: Sender, names: NameServer, place: Place
+) -> None:
+    names.say("127.0.0.2.wild.test", [BAD])
+    trouble(await post(sender, place.url("127.0.0.2.wild.test")), Trouble.REFUSED_ADDRESS, "loopback")
+
+
+async def test_a_name_that_turns_bad_is_refused_from_then_on(
+    sender: Sender, names: NameServer, place: Place
+) -> None:
+    names.say("rebind.test", [GOOD], [BAD])
+    answer(await post(sender, place.url("rebind.test")))
+    for wire in place.good.wires:
+        wire.reset()
+    await asyncio.sleep(0.02)
+    trouble(await post(sender, place.url("rebind.test")), Trouble.REFUSED_ADDRESS)
+    assert names.asked["rebind.test", A] == 2
+
+
+async def test_rebinding_between_judging_and_dialling_has_no_second_question(
+    make_sender: MakeSender, names: NameServer, place: Place
+) -> None:
+    """Every other answer is bad: whichever is judged is the one that counts, in each of many posts."""
+    names.say("flip.test", *([GOOD], [BAD]) * 10)
+    sender = make_sender(idle_seconds=0.0)
+    for number in range(1, 11):
+        reply = await post(sender, place.url("flip.test"))
+        while sender.open_connections:
+            await asyncio.sleep(0.002)
+        assert names.asked["flip.test", A] == number
+        if number % 2:
+            answer(reply)
+        else:
+            trouble(reply, Trouble.REFUSED_ADDRESS)
+    assert place.good.connections == 5
+
+
+async def test_literal_addresses_are_judged_when_they_are_dialled(sender: Sender, place: Place) -> None:
+    trouble(await post(sender, place.bad.url()), Trouble.REFUSED_ADDRESS)
+    answer(await post(sender, place.url("[::ffff:127.0.0.1]")))
+
+
+async def test_no_such_name(sender: Sender, names: NameServer, place: Place) -> None:
+    reply = trouble(await post(sender, place.url("nothing.test")), Trouble.DNS, "there is no such name")
+    assert "resolved" in reply.text
+    assert names.asked["nothing.test", A] == 1
+
+
+async def test_a_name_without_addresses(sender: Sender, names: NameServer, place: Place) -> None:
+    names.say("empty.test", [])
+    trouble(await post(sender, place.url("empty.test")), Trouble.DNS, "has no address")
+
+
+async def test_a_name_server_that_fails(sender: Sender, names: NameServer, place: Place) -> None:
+    names.zone["broken.test"] = Name((), rcode=SERVFAIL)
+    trouble(await post(sender, place.url("broken.test")), Trouble.DNS, "resolved")
+
+
+async def test_a_name_with_too_many_addresses(sender: Sender, names: NameServer, place: Place) -> None:
+    names.say("many.test", [f"8.8.{n}.1" for n in range(65)])
+    trouble(await post(sender, place.url("many.test")), Trouble.DNS, "more than 64 addresses")
+
+
+async def test_a_slow_name_delays_only_itself(sender: Sender, names: NameServer, place: Place) -> None:
+    never = asyncio.Event()
+    names.zone["slow.test"] = Name([[GOOD]], when=never)
+    names.say("fast.test", [GOOD])
+    slow = [asyncio.create_task(post(sender, place.url("slow.test"), timeout=SHORT)) for _ in range(20)]
+    for _ in range(5):
+        answer(await post(sender, place.url("fast.test")))
+    assert not any(task.done() for task in slow)
+    for reply in await asyncio.gather(*slow):
+        trouble(reply, Trouble.TIMEOUT, "The name of the target did not resolve within 150 ms")
+    never.set()
+
+
+async def test_name_servers_that_never_answer(sender: Sender, names: NameServer, place: Place) -> None:
+    names.zone["silent.test"] = Name([[GOOD]], when=asyncio.Event())
+    trouble(await post(sender, place.url("silent.test"), timeout=LONG), Trouble.DNS, "did not answer")
+
+
+async def test_localhost_means_loopback_and_is_never_asked_for(
+    sender: Sender, names: NameServer, place: Place
+) -> None:
+    for name in ("localhost", "api.localhost", "LOCALHOST."):
+        answer(await post(sender, place.url(name)))
+    assert not names.asked
+
+
+async def test_the_next_address_is_tried_when_one_refuses(
+    sender: Sender, names: NameServer, place: Place
+) -> None:
+    names.say("both.test", ["::1", GOOD])
+    answer(await post(sender, place.url("both.test")))
+    assert place.good.connections == 1
+
+
+async def test_when_every_address_refuses_it_says_so(sender: Sender, names: NameServer) -> None:
+    names.say("both.test", ["::1", GOOD])
+    async with answering() as gone:
+        url = gone.url(host="both.test")
+    trouble(await post(sender, url), Trouble.CONNECT, "refused the connection")
+
+
+async def test_the_next_address_is_tried_when_one_is_slow(make_sender: MakeSender, names: NameServer) -> None:
+    import socket
+    from ipaddress import ip_network
+
+    from tidings.targets import Rules
+
+    names.say("slow-first.test", ["127.0.0.3", "127.0.0.4"])
+    sender = make_sender(rules=Rules(allowed=(ip_network("127.0.0.0/8"),)))
+    async with answering(host="127.0.0.4") as target:
+        with socket.socket() as deaf, socket.socket() as filler:
+            deaf.bind(("127.0.0.3", target.port))
+            deaf.listen(0)
+            filler.connect(deaf.getsockname())
+            # In whichever order they are tried, the one that answers wins, and the other leaves nothing behind.
+            answer(await post(sender, target.url(host="slow-first.test"), timeout=LONG))
+            assert sender.open_connections == 1
+
+
+# -- what is remembered ----------------------------------------------------------------------------
+
+
+async def test_one_name_is_asked_once_at_a_time(sender: Sender, names: NameServer, place: Place) -> None:
+    names.say("hook.test", [GOOD], ttl=60)
+    for reply in await asyncio.gather(*(post(sender, place.url("hook.test")) for _ in range(20))):
+        answer(reply)
+    assert names.asked == {("hook.test", A): 1, ("hook.test", AAAA): 1}
+
+
+class Script:
+    """A resolver that answers from a list, and counts."""
+
+    def __init__(self, *outcomes: Resolution | Unresolved) -> None:
+        self.outcomes = list(outcomes)
+        self.asked = 0
+
+    async def resolve(self, host: str) -> Resolution:
+        self.asked += 1
+        outcome = self.outcomes[min(self.asked, len(self.outcomes)) - 1]
+        if isinstance(outcome, Unresolved):
+            raise outcome
+        return outcome
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(("ttl", "asked"), [(0.0, 5), (60.0, 1)])
+async def test_an_answer_is_believed_as_long_as_it_says(ttl: float, asked: int) -> None:
+    source = Script(Resolution((GOOD,), ttl))
+    caching = CachingResolver(source, ttl_min=0)
+    for _ in range(5):
+        assert (await caching.resolve("a.test")).addresses == (GOOD,)
+    assert source.asked == asked
+    await caching.close()
+
+
+async def test_the_shortest_belief_spares_the_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Script(Resolution((GOOD,), 0.0))
+    caching = CachingResolver(source)
+    for _ in range(5):
+        await caching.resolve("a.test")
+    assert source.asked == 1
+    await caching.close()
+
+
+async def test_the_longest_belief_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver_module, "TTL_MAX_SECONDS", 0.0)
+    source = Script(Resolution((GOOD,), 1e9))
+    caching = CachingResolver(source, ttl_min=0)
+    for _ in range(3):
+        await caching.resolve("a.test")
+    assert source.asked == 3
+    await caching.close()
+
+
+@pytest.mark.parametrize(("negative_ttl", "asked"), [(0.0, 3), (60.0, 1)])
+async def test_a_failure_is_believed_for_a_moment(negative_ttl: float, asked: int) -> None:
+    source = Script(Unresolved("there is no such name"))
+    caching = CachingResolver(source, negative_ttl=negative_ttl)
+    for _ in range(3):
+        with pytest.raises(Unresolved, match="no such name"):
+            await caching.resolve("a.test")
+    assert source.asked == asked
+    await caching.close()
+
+
+async def test_names_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver_module, "NAMES_MAX", 3)
+    source = Script(Resolution((GOOD,), 60.0))
+    caching = CachingResolver(source)
+    for name in ("a", "b", "c", "a", "d", "a"):
+        await caching.resolve(name)
+    assert source.asked == 4
+    await caching.resolve("b")
+    assert source.asked == 5
+    await caching.close()
+
+
+async def test_a_question_outlives_whoever_asked_it(names: NameServer, resolver: CachingResolver) -> None:
+    gate = asyncio.Event()
+    names.zone["late.test"] = Name([[GOOD]], ttl=60, when=gate)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await resolver.resolve("late.test")
+    gate.set()
+    assert (await resolver.resolve("late.test")).addresses == (GOOD,)
+    assert names.asked["late.test", A] == 1
+
+
+async def test_closing_ends_questions_in_flight(names: NameServer) -> None:
+    names.zone["slow.test"] = Name([[GOOD]], when=asyncio.Event())
+    caching = CachingResolver(AresLookup([names.address]))
+    asking = asyncio.create_task(caching.resolve("slow.test"))
+    while not names.asked:
+        await asyncio.sleep(0.002)
+    await caching.close()
+    with pytest.raises((asyncio.CancelledError, Unresolved)):
+        await asking
+
+
+async def test_the_hosts_file_is_read(names: NameServer) -> None:
+    lookup = AresLookup([names.address])
+    found = await lookup.resolve("localhost")
+    assert set(found.addresses) <= {GOOD, "::1"}
+    await lookup.close()
