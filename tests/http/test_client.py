@@ -17,7 +17,7 @@ import pytest
 
 from tests.serving import Answer, Request, free_port
 from tidings import __version__
-from tidings.client import ApiError, AsyncSession, AsyncWebhooksApi, Session, WebhooksApi
+from tidings.client import ApiError, ApiErrorItem, AsyncSession, AsyncWebhooksApi, Session, WebhooksApi
 from tidings.client import calls as client_calls
 from tidings.client.calls import wanted_wait
 
@@ -213,13 +213,16 @@ def test_a_list_that_does_not_go_on_ends_in_an_error(kind: str, offset: Any) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_body_is_told_in_full(kind: str) -> None:
-    errors = [{"message": "webhook: Unknown object: 9", "help": "read", "code": "unknown"}, {"message": "b"}]
+    errors = [
+        {"message": "webhook: Unknown object: 9", "help": "read", "code": "unknown"},
+        {"message": "b", "phrase": "6 sad squid", "gid": "12"},
+    ]
     with Stub(ok({"errors": errors}, 404)) as stub, pytest.raises(ApiError) as caught:
         call(kind, stub.url, "get_webhook", "9")
     error = caught.value
     assert (error.status, error.message) == (404, "webhook: Unknown object: 9; b")
     assert (error.help, error.code) == ("read", "unknown")
-    assert [item.message for item in error.errors] == ["webhook: Unknown object: 9", "b"]
+    assert error.errors[1] == ApiErrorItem("b", phrase="6 sad squid", gid="12")
     assert json.loads(error.body) == {"errors": errors}
     assert str(error) == "404: webhook: Unknown object: 9; b"
 

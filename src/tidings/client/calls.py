@@ -74,11 +74,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ApiErrorItem:
-    """One entry of an error body. `code` is stable and for programs; only Tidings sends one."""
+    """One entry of an error body.
+
+    `phrase` comes with a 500, for whoever can search the service's log. Only Tidings sends `code`, which is stable
+    and for programs, and `gid`, the webhook that stands in the way of a duplicate.
+    """
 
     message: str
     help: str | None = None
     code: str | None = None
+    phrase: str | None = None
+    gid: str | None = None
 
 
 class ApiError(Exception):
@@ -225,4 +231,10 @@ def _item(given: Mapping[str, Any]) -> ApiErrorItem:
         value = given.get(name)
         return value if isinstance(value, str) else None
 
-    return ApiErrorItem(text("message") or "no message", text("help"), text("code"))
+    return ApiErrorItem(
+        text("message") or "no message",
+        help=text("help"),
+        code=text("code"),
+        phrase=text("phrase"),
+        gid=text("gid"),
+    )

@@ -10,7 +10,7 @@ const webhooks = connect(wanted.token);
 
 const describe = (error) => ({
     status: error.status,
-    messages: error.value.errors.map((each) => each.message),
+    errors: error.value.errors,
 });
 
 async function listed() {

@@ -12,7 +12,7 @@ const webhooks = new Asana.WebhooksApi();
 
 const describe = (error) => ({
     status: error.response.status,
-    messages: error.response.body.errors.map((each) => each.message),
+    errors: error.response.body.errors,
 });
 
 const create = (data, opts) => webhooks.createWebhook({ data }, opts);

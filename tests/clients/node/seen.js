@@ -3,7 +3,7 @@
 
 const wanted = JSON.parse(process.argv[2]);
 
-// The status and the text of the error that a call must end with.
+// The status and the errors that a call must end with.
 async function refused(call, describe) {
     try {
         await call();

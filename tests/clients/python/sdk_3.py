@@ -22,12 +22,11 @@ webhooks = connect(wanted["token"])
 
 
 def refused(call: Any, *arguments: Any) -> dict[str, Any]:
-    """The status and the texts of the error that a call must end with."""
+    """The status and the errors that a call must end with."""
     try:
         call(*arguments)
     except error.AsanaError as caught:
-        errors = caught.response.json()["errors"]
-        return {"status": caught.status, "messages": [each["message"] for each in errors]}
+        return {"status": caught.status, "errors": caught.response.json()["errors"]}
     raise AssertionError("the call was not refused")
 
 

@@ -23,12 +23,11 @@ webhooks = connect(wanted["token"])
 
 
 def refused(call: Any, *arguments: Any) -> dict[str, Any]:
-    """The status and the texts of the error that a call must end with."""
+    """The status and the errors that a call must end with."""
     try:
         call(*arguments)
     except rest.ApiException as error:
-        errors = json.loads(error.body)["errors"]
-        return {"status": error.status, "messages": [each["message"] for each in errors]}
+        return {"status": error.status, "errors": json.loads(error.body)["errors"]}
     raise AssertionError("the call was not refused")
 
 
