@@ -270,7 +270,9 @@ class Dispatcher:
     # -- one attempt -------------------------------------------------------------------------------
 
     async def _attempt(self, claim: Claim) -> None:
-        self._records.append(await self._deliver(claim))
+        record = await self._deliver(claim)
+        # Looked up only now: the recorder has put another list in its place while the target was answering.
+        self._records.append(record)
         self._settled.set()
 
     async def _deliver(self, claim: Claim) -> Record:
