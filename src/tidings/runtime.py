@@ -4,6 +4,7 @@ Clock, dice and environment enter here and are passed on; nothing else in the se
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import random
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import uvloop
+from starlette.applications import Starlette
 
 from tidings import logs, sandbox
 from tidings.config import Settings, SqliteFile
 from tidings.dispatcher import Clocks, Dispatcher
 from tidings.errors import SettingsError, StoreUnfit
-from tidings.model import Keeping, Micros, Quotas, SealedSecret
+from tidings.model import Keeping, Micros, Post, Quotas, SealedSecret
 from tidings.sealing import KEY_BYTES, NONCE_BYTES, Sealer
 from tidings.service.publishing import Publishing
 from tidings.service.rates import RateLimit
@@ -100,20 +102,24 @@ def elapsed() -> Micros:
     return time.monotonic_ns() // 1000
 
 
-def new_gid() -> str:
+# The operating system's randomness: gids, secrets and tokens must not be guessed.
+DICE: Final = random.SystemRandom()
+
+
+def new_gid(dice: random.Random) -> str:
     """A fresh gid: sixteen digits, as Asana's are."""
-    return str(1_000_000_000_000_000 + secrets.randbelow(8_000_000_000_000_000))
+    return str(dice.randrange(1_000_000_000_000_000, 9_000_000_000_000_000))
 
 
-def new_token() -> str:
+def new_token(dice: random.Random) -> str:
     """A fresh bearer token: 256 random bits, recognisable in a leak."""
-    return "tdg_" + secrets.token_urlsafe(SECRET_BYTES)
+    return "tdg_" + base64.urlsafe_b64encode(dice.randbytes(SECRET_BYTES)).rstrip(b"=").decode()
 
 
-def new_phrase() -> str:
+def new_phrase(dice: random.Random) -> str:
     """A few words that an operator finds in the log when a caller quotes them."""
-    words = " ".join(secrets.choice(_PHRASE_WORDS) for _ in range(4))
-    return f"{secrets.randbelow(9000) + 1000} {words}"
+    words = " ".join(dice.choice(_PHRASE_WORDS) for _ in range(4))
+    return f"{dice.randrange(1000, 10_000)} {words}"
 
 
 CLOCKS: Final = Clocks(now=now, elapsed=elapsed, jitter=random.random)
@@ -204,11 +210,11 @@ async def migrate(settings: Settings) -> None:
 async def open_tokens(settings: Settings) -> AsyncIterator[TokenDesk]:
     """The tokens of the settings' database, for the operator at the machine."""
     async with open_store(settings) as store:
-        yield _token_desk(store)
+        yield _token_desk(store, now=now, dice=DICE)
 
 
-def _token_desk(store: Store) -> TokenDesk:
-    return TokenDesk(store, now=now, new_gid=new_gid, new_text=new_token)
+def _token_desk(store: Store, *, now: Callable[[], Micros], dice: random.Random) -> TokenDesk:
+    return TokenDesk(store, now=now, new_gid=lambda: new_gid(dice), new_text=lambda: new_token(dice))
 
 
 # -- serving ---------------------------------------------------------------------------------------
@@ -240,7 +246,7 @@ async def serve(settings: Settings, *, announce: Callable[[Serving], None] = lam
             stack.push_async_callback(resolver.close)
             sender = Sender(_sender_settings(settings), resolver)
             stack.push_async_callback(sender.close)
-            service = _assemble(settings, store, sender, sealer)
+            service = assemble(settings, store, sender.post, sealer)
             serving = await service.prepare(listener.getsockname())
             await service.run(listener, announced=lambda: announce(serving))
     finally:
@@ -268,7 +274,7 @@ def _sender_settings(settings: Settings) -> SenderSettings:
     )
 
 
-class _Service:
+class Service:
     """Everything that runs, once it is put together."""
 
     def __init__(
@@ -280,16 +286,17 @@ class _Service:
         webhooks: WebhookDesk,
         dispatcher: Dispatcher,
         upkeep: Upkeep,
-        web: server.Server,
+        application: Starlette,
         sealer: Sealer,
     ) -> None:
         self._settings = settings
         self._store = store
         self._tokens = tokens
         self._webhooks = webhooks
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._upkeep = upkeep
-        self._web = web
+        self.application = application
+        self._web = server.make(application)
         self._sealer = sealer
 
     async def prepare(self, address: tuple[Any, ...]) -> Serving:
@@ -318,47 +325,59 @@ class _Service:
             announced()
             await serving
             await self._webhooks.finish()
-            self._dispatcher.drain()
+            self.dispatcher.drain()
             await delivering
             upkeep.cancel()
 
     def _stop(self) -> None:
         """Take no more requests, start no more deliveries; `run` ends when the last is recorded."""
         self._web.should_exit = True
-        self._dispatcher.drain()
+        self.dispatcher.drain()
 
     async def _deliver(self) -> None:
         if self._settings.dispatch:
-            await self._dispatcher.run()
+            await self.dispatcher.run()
 
 
-def _assemble(settings: Settings, store: Store, sender: Sender, sealer: Sealer) -> _Service:
+def assemble(
+    settings: Settings,
+    store: Store,
+    post: Post,
+    sealer: Sealer,
+    *,
+    clocks: Clocks = CLOCKS,
+    dice: random.Random = DICE,
+) -> Service:
+    """Put the service together on a store and a way to post; nothing is opened or started yet.
+
+    Tests bring their own network, clocks and dice; everything else is then as it is served.
+    """
     policy = settings.policy
     dispatcher = Dispatcher(
         store,
-        sender.post,
+        post,
         policy=policy,
-        clocks=CLOCKS,
+        clocks=clocks,
         unseal=lambda secret, gid: sealer.unseal(secret, webhook=gid),
         concurrency=settings.concurrency,
     )
-    tokens = _token_desk(store)
+    tokens = _token_desk(store, now=clocks.now, dice=dice)
 
     def seal(secret: str, gid: str) -> SealedSecret:
-        return sealer.seal(secret, webhook=gid, nonce=secrets.token_bytes(NONCE_BYTES))
+        return sealer.seal(secret, webhook=gid, nonce=dice.randbytes(NONCE_BYTES))
 
     webhooks = WebhookDesk(
         store,
-        sender.post,
+        post,
         policy=policy,
         rules=settings.target_rules,
         quotas=Quotas(settings.quota_per_resource, settings.quota_per_owner),
-        now=now,
+        now=clocks.now,
         dice=Dice(
-            new_gid=new_gid,
-            new_secret=lambda: secrets.token_hex(SECRET_BYTES),
+            new_gid=lambda: new_gid(dice),
+            new_secret=lambda: dice.randbytes(SECRET_BYTES).hex(),
             seal=seal,
-            jitter=random.random,
+            jitter=clocks.jitter,
         ),
         offset_key=sealer.derive(b"offsets"),
         withdraw=dispatcher.withdraw,
@@ -368,24 +387,25 @@ def _assemble(settings: Settings, store: Store, sender: Sender, sealer: Sealer) 
         ceiling=CEILING_FACTOR * settings.retention,
         restore_within=settings.restore_within,
     )
+    rates = RateLimit(settings.rate_limit, elapsed=clocks.elapsed)
     calls = app.Calls(
-        desk=Desk(tokens, RateLimit(settings.rate_limit, elapsed=elapsed), new_phrase=new_phrase),
+        desk=Desk(tokens, rates, new_phrase=lambda: new_phrase(dice)),
         webhooks=WebhookCalls(webhooks, policy=policy, public_url=settings.public_url),
-        publishing=PublishingCalls(Publishing(store, now=now, wake=dispatcher.wake)),
+        publishing=PublishingCalls(Publishing(store, now=clocks.now, wake=dispatcher.wake)),
         tokens=TokenCalls(tokens),
         health=Health(
             store,
-            now=now,
-            pulse_age=lambda: elapsed() - dispatcher.pulse if settings.dispatch else None,
+            now=clocks.now,
+            pulse_age=lambda: clocks.elapsed() - dispatcher.pulse if settings.dispatch else None,
         ),
     )
-    return _Service(
+    return Service(
         settings,
         store=store,
         tokens=tokens,
         webhooks=webhooks,
         dispatcher=dispatcher,
-        upkeep=Upkeep(store, policy=policy, keeping=keeping, clocks=CLOCKS, wake=dispatcher.wake),
-        web=server.make(app.build(calls, cors_origins=settings.cors_origins)),
+        upkeep=Upkeep(store, policy=policy, keeping=keeping, clocks=clocks, wake=dispatcher.wake),
+        application=app.build(calls, cors_origins=settings.cors_origins),
         sealer=sealer,
     )
