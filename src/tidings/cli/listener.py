@@ -124,7 +124,9 @@ def look(arrival: Arrival, secrets: Secrets) -> Finding:
         return Finding(kind=Kind.OTHER, problem="not signed, and not a handshake")
     known = secrets.candidates(arrival.path)
     if not known:
-        problem = "cannot be verified: no handshake arrived since this began to listen"
+        problem = (
+            "no handshake arrived since this began to listen; create the webhook anew to have it verified"
+        )
         return _unverified(arrival, problem)
     problem = ""
     for secret, path in known:

@@ -145,6 +145,17 @@ def _row(record: dict[str, Any]) -> list[str]:
         " ".join(filter(None, (user["gid"], user["name"]))),
         record["app"],
         "all" if workspaces is None else " ".join(workspaces),
-        " ".join(record["scopes"]),
+        _scopes(record["scopes"]),
         record["last_used_at"] or "never",
     ]
+
+
+def _scopes(scopes: Sequence[str]) -> str:
+    missing = set(Scope) - set(scopes)
+    match len(missing):
+        case 0:
+            return "all"
+        case 1:
+            return f"all but {missing.pop()}"
+        case _:
+            return " ".join(scopes)
