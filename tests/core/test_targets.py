@@ -475,8 +475,9 @@ def test_the_family_of_localhost(name: str, expected: bool) -> None:
 
 # -- fuzz ------------------------------------------------------------------------------------------
 
-# No input may cost more: a target is judged while its caller waits. Real ones take microseconds.
-SECONDS_MAX = 0.25
+# No input may cost more: a target is judged while its caller waits. Real ones take microseconds, the worst ones a
+# millisecond; the rest is for busy machines.
+SECONDS_MAX = 1.0
 
 hosts = st.one_of(
     st.text(max_size=300),

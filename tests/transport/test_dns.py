@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.transport.conftest import LONG, SHORT, MakeSender, answer, post, trouble
-from tests.transport.peers import SERVFAIL, Name, NameServer, Peer, answering
+from tests.transport.peers import SERVFAIL, Name, NameServer, Peer, Wire, answering, listening
 from tidings.model import Trouble
 from tidings.transport import AresLookup, CachingResolver, Resolution, Sender, Unresolved
 from tidings.transport import resolver as resolver_module
@@ -212,6 +212,36 @@ async def test_the_next_address_is_tried_when_one_is_slow(make_sender: MakeSende
 
 
 # -- what is remembered ----------------------------------------------------------------------------
+
+
+BORDERLINE = [
+    "a" * 63 + ".test",
+    ".".join(["a" * 61] * 4) + ".test",
+    "_under_.score_.test",
+    "xn--bcher-kva.test",
+    "bücher.test",
+    "a--1.b--c.test",
+    "1.2.3.4.test",
+    "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x.y.z.test",
+    "single",
+]
+
+
+@pytest.mark.parametrize("name", BORDERLINE)
+async def test_no_name_makes_the_sender_raise(
+    sender: Sender, names: NameServer, place: Place, name: str
+) -> None:
+    url = place.url(name)
+    trouble(await post(sender, url), Trouble.DNS, "there is no such name")
+    names.say(name if name.isascii() else name.encode("idna").decode(), [GOOD])
+    assert answer(await post(sender, url)).status == 200
+
+    async def hang_up(wire: Wire) -> None:
+        await wire.reader.read(1)
+
+    async with listening(hang_up) as target:
+        url = target.url(host=name).replace("http:", "https:")
+        trouble(await post(sender, url), Trouble.TLS, "closed the connection")
 
 
 async def test_one_name_is_asked_once_at_a_time(sender: Sender, names: NameServer, place: Place) -> None:

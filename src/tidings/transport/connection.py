@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        self._waiter = None
         if self._transport is not None:
             self._transport.abort()
         self._reader.release()
@@ -104,7 +105,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
             # Nothing was asked: whatever this is, it must not be taken for the next answer.
-            self._settle(NoAnswer(Trouble.PROTOCOL, "The target spoke before it was asked"))
+            if self.is_open:
+                self._settle(NoAnswer(Trouble.PROTOCOL, "The target spoke before it was asked"))
         elif self._reader.feed(data):
             self._answered()
 
