@@ -58,9 +58,10 @@ FAILING: Final = f"""
     ORDER BY next_attempt_at LIMIT :limit
 """
 
+# Events are a sign of life too, so whoever has some is left to READY: no webhook is found by two statements.
 QUIET: Final = f"""
     SELECT webhook, origin FROM cursors
-    WHERE failures = 0 AND {_IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now
+    WHERE failures = 0 AND {_IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now AND head <= cursor
     ORDER BY heartbeat_at LIMIT :limit
 """
 
