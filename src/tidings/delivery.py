@@ -12,10 +12,12 @@ was begun late.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from tidings.limits import (
     BATCH_BYTES_MAX,

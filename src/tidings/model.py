@@ -1,5 +1,8 @@
 """The nouns of the service: frozen, typed, without behaviour beyond questions about themselves.
 
+What is made by the thousand each second is a `msgspec.Struct` (made in a tenth of the time of a frozen dataclass, which
+is measurable in deliveries per second); the rest are dataclasses.
+
 Times are integer microseconds since the epoch (`Micros`), in the core as in the stores: exact, ordered, cheap to
 compare, and the same on every clock. Text appears only on the wire (`wire/times.py`).
 """
@@ -10,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
+
+from msgspec import Struct
 
 Micros: TypeAlias = int
 """An instant (microseconds since the epoch) or a span (microseconds)."""
@@ -125,8 +130,7 @@ class Published:
     last: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """An event of the log, as a reader sees it: what filters match, and the bytes that are sent."""
 
     position: Position
@@ -173,8 +177,7 @@ class EndReason(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Struct, frozen=True, kw_only=True):
     """How a webhook's deliveries go. `failures` counts the unbroken run that began at `failing_since`."""
 
     last_success_at: Micros | None
@@ -188,8 +191,7 @@ class Health:
     heartbeat_at: Micros
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSecret:
+class SealedSecret(Struct, frozen=True):
     """A webhook's secret as it is stored. `valid_until` is None for the one in force."""
 
     key_id: str
@@ -276,8 +278,7 @@ class Token:
 # -- delivering ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """The right to deliver to one webhook for a while. Only the fence decides whether a record counts."""
 
     webhook: int
@@ -285,8 +286,7 @@ class Lease:
     until: Micros
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """A webhook that has something to do, leased, with the page behind its cursor as of the same snapshot."""
 
     lease: Lease
@@ -309,8 +309,7 @@ class Claim:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """What a claim gave; `behind` says that the marker has more new events to look at."""
 
     claims: tuple[Claim, ...]
@@ -336,16 +335,14 @@ class ClaimRequest:
     wait_max: Micros
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """The events of one delivery, and where the cursor stands once they are delivered."""
 
     events: tuple[Event, ...]
     end: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """One POST, ready to be sent: these bytes, with these headers, within this time."""
 
     url: str
@@ -367,8 +364,7 @@ class Trouble(StrEnum):
     SEALED = "sealed"  # our own: the secret does not open
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What the target answered. `body` is an excerpt, cut at a bound; header names are lower-case."""
 
     status: int
@@ -381,8 +377,7 @@ class Answer:
         return next((value for key, value in reversed(self.headers) if key == name), None)
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(Struct, frozen=True):
     """Why there was no answer. `text` is one line for people; it never holds a secret."""
 
     trouble: Trouble
@@ -395,21 +390,18 @@ Post: TypeAlias = Callable[[Delivery], Awaitable[Reply]]
 """The whole seam to the network. It never raises for anything a target does or fails to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True):
     """The target took the delivery."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The target did not take it; `retry_after` is the wait it asked for, 0 if none."""
 
     content: str
     retry_after: Micros = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(Struct, frozen=True):
     """The target says it will never take anything again (410)."""
 
     content: str
@@ -418,15 +410,13 @@ class Gone:
 Outcome: TypeAlias = Delivered | Refused | Gone
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Struct, frozen=True):
     """The webhook lives on, with this health."""
 
     health: Health
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """The webhook ends, for this reason, with this last health."""
 
     health: Health
@@ -436,8 +426,7 @@ class End:
 Verdict: TypeAlias = Keep | End
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """One line of a webhook's log: what was tried and what came of it."""
 
     delivery: str
@@ -451,8 +440,7 @@ class Attempt:
     heartbeat: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """What a claim comes to. Written only if its fence is still the webhook's.
 
     `attempt` is None when nothing was sent: every event of the page was refused by the filters.
