@@ -40,6 +40,7 @@ def rows(text: str) -> list[list[str]]:
 def every_command(
     group: click.Group, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with its path."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from every_command(command, (*path, name))

@@ -32,7 +32,12 @@ _WAIT_FIRST_SECONDS: Final = 0.5
 
 @click.group()
 def events() -> None:
-    """Publish events."""
+    """Publish events.
+
+    \b
+    Example:
+      tidings events publish events.json
+    """
 
 
 @events.command()

@@ -20,7 +20,12 @@ T = TypeVar("T")
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens that callers use."""
+    """Make, list and revoke the tokens that callers use.
+
+    \b
+    Example:
+      export TIDINGS_TOKEN=$(tidings token create --user 1)
+    """
 
 
 @token.command()
@@ -53,7 +58,7 @@ def create(
 
     \b
     Examples:
-      TIDINGS_TOKEN=$(tidings token create --user 1)
+      export TIDINGS_TOKEN=$(tidings token create --user 1)
       tidings token create --user 7 --workspace 1331 --scope events:write --scope resources:write
     """
     from tidings.wire import tokens as wire

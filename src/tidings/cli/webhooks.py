@@ -28,7 +28,12 @@ _ATTEMPTS_MAX: Final = 10_000
 
 @click.group()
 def webhooks() -> None:
-    """List, look at, create and delete webhooks."""
+    """List, look at, create and delete webhooks.
+
+    \b
+    Example:
+      tidings webhooks create 8675309 http://127.0.0.1:9000/bugs
+    """
 
 
 @webhooks.command("list")
