@@ -1,35 +1,49 @@
-# Every recipe works from a fresh clone: what it needs it installs first, into .venv.
+# Every recipe works from a fresh clone: what it needs it installs first, into .venv and build/.
 .DEFAULT_GOAL := help
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+# The first Python that is new enough; `make PYTHON=…` names another.
+PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
 HOST ?= 127.0.0.1
 PORT ?= 8080
-# Locks carry versions and hashes; pip refuses anything else.
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# More for `make serve` and `make test`, such as ARGS='--speed 3600' or ARGS='-k signing'.
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Locks carry versions and digests; pip refuses anything else.
+LOCKED := $(PIP) --require-hashes --requirement
+# Stamps: where the environment was made, and what has been installed into it.
+HERE := $(VENV)/.here
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Tidings needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || \
-		{ echo "No virtual environment could be made. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+# A virtual environment knows its place and its Python: one that was moved, or has lost it, is made anew.
+ifneq ($(shell cat $(HERE) 2>/dev/null && test -x $(BIN)/python && echo .),$(CURDIR) .)
+.PHONY: $(HERE)
+endif
+$(HERE):
+	@test -n "$(PYTHON)" || \
+		{ echo "Tidings needs Python 3.11 or newer. Name one with: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV), with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo "No virtual environment could be made. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@printf '%s\n' '$(CURDIR)' > $@
 
-$(RUN): requirements/run.lock pyproject.toml | $(BIN)/python
-	@echo "Installing Tidings into $(VENV) …"
-	@$(PIP) install --quiet --require-hashes -r requirements/build.lock
-	@$(PIP) install --quiet --require-hashes -r requirements/run.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+$(RUN): requirements/build.lock requirements/run.lock pyproject.toml $(HERE)
+	@echo "Installing Tidings and what it needs (half a minute or so) …"
+	@$(LOCKED) requirements/build.lock
+	@$(LOCKED) requirements/run.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements/dev.lock $(RUN)
-	@echo "Installing the tools for tests and checks …"
-	@$(PIP) install --quiet --require-hashes -r requirements/dev.lock
+	@echo "Installing the tools for tests and checks (half a minute or so) …"
+	@$(LOCKED) requirements/dev.lock
 	@touch $@
 
 .PHONY: install
@@ -37,31 +51,32 @@ install: $(RUN) ## Install the service into .venv
 
 .PHONY: serve
 serve: $(RUN) ## Serve on http://127.0.0.1:8080 in sandbox mode
-	@exec $(BIN)/tidings serve --sandbox --host $(HOST) --port $(PORT)
-
-.PHONY: check
-check: $(DEV) ## Format, lint, types, layers; writes nothing
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
-
-.PHONY: fix
-fix: $(DEV) ## Format and mend what can be mended
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	@exec $(BIN)/tidings serve --sandbox --host $(HOST) --port $(PORT) $(ARGS)
 
 .PHONY: test
 test: $(DEV) sdks ## Run all tests
-	$(BIN)/pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(DEV) ## Look at format, lint, types and layers; mend nothing
+	$(BIN)/python -m ruff format --check --quiet .
+	$(BIN)/python -m ruff check --quiet .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: fix
+fix: $(DEV) ## Format, and mend what can be mended
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m tests.docs.tables
 
 .PHONY: sdks
-sdks: $(DEV) ## Install the official SDKs that the tests drive
+sdks: $(DEV)
 	@$(BIN)/python tests/clients/install.py
 
 .PHONY: lock
-lock: $(DEV) ## Renew the lock files (versions and hashes only)
-	@./requirements/renew
+lock: ## Renew the lock files in requirements/
+	@PYTHON=$(PYTHON) requirements/renew
 
 .PHONY: clean
 clean: ## Remove what was installed and built
