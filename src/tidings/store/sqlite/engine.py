@@ -5,13 +5,19 @@ of the small `cursors` rows, and the partial indexes that find work are conditio
 there is work where there is none, nor the reverse.
 
 What decides whether a record counts is the fence: it moves at each claim, and only its present value writes.
+
+Statements work on sets: what goes in and what comes out is one JSON text each, so one call into SQLite does the work of
+hundreds. That is not for SQLite's sake. Each call gives up Python's global lock and has to win it back from the busy
+event loop; a call per row would cost more in waiting than all the SQL together.
 """
 
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
 
 from tidings.limits import BATCH_BYTES_MAX, MARK_MAX, SCAN_MAX
 from tidings.model import Claim, Claimed, ClaimRequest, End, Event, Health, Lease, Micros, Record
@@ -73,20 +79,85 @@ LEASE: Final = """
     WHERE webhook IN (SELECT value FROM json_each(:webhooks))
 """
 
+# Events read for every claim at once. Whoever has more behind its cursor is read again by itself: few webhooks have,
+# and a page for each of a hundred claims must fit in memory.
+_FIRST_EVENTS: Final = 16
+
 CLAIMED: Final = """
-    SELECT c.webhook, c.fence, w.gid, w.target, c.origin, w.workspace, w.filters, w.secrets,
+    SELECT json_group_array(json_array(
+        c.webhook, c.fence, w.gid, w.target, c.origin, w.workspace, w.filters, w.secrets,
         c.scope, c.cursor, c.head, c.epoch, c.batch_end, c.failures, c.failing_since, c.next_attempt_at,
-        c.last_success_at, c.last_failure_at, w.last_failure_content, c.heartbeat_at
-    FROM cursors c JOIN webhooks w ON w.id = c.webhook
-    WHERE c.webhook IN (SELECT value FROM json_each(?))
+        c.last_success_at, c.last_failure_at, w.last_failure_content, c.heartbeat_at,
+        CASE WHEN c.head > c.cursor THEN (
+            SELECT json_group_array(json_array(
+                e.position, e.resource_type, e.resource_subtype, e.action, e.field, CAST(e.wire AS TEXT)
+            )) FROM (
+                SELECT s.position FROM event_scopes s
+                WHERE s.scope = c.scope AND s.position > c.cursor AND s.position <= coalesce(c.batch_end, c.head)
+                ORDER BY s.position LIMIT :first
+            ) AS next JOIN events e ON e.position = next.position
+        ) END
+    )) FROM json_each(:webhooks) AS chosen
+    JOIN cursors c ON c.webhook = chosen.value JOIN webhooks w ON w.id = c.webhook
 """
 
+# A page by itself: so many events at most, and none that begins after so many bytes.
 PAGE: Final = """
-    SELECT e.position, e.resource_type, e.resource_subtype, e.action, e.field, e.wire
-    FROM event_scopes s JOIN events e ON e.position = s.position
-    WHERE s.scope = ? AND s.position > ? AND s.position <= ?
-    ORDER BY s.position LIMIT ?
+    SELECT json_group_array(json_array(
+        e.position, e.resource_type, e.resource_subtype, e.action, e.field, CAST(e.wire AS TEXT)
+    )) FROM (
+        SELECT s.position, sum(length(e.wire)) OVER (ORDER BY s.position) - length(e.wire) AS begins
+        FROM event_scopes s JOIN events e ON e.position = s.position
+        WHERE s.scope = :scope AND s.position > :after AND s.position <= :upto
+        ORDER BY s.position LIMIT :most
+    ) AS next JOIN events e ON e.position = next.position
+    WHERE next.begins <= :bytes
 """
+
+
+class _EventRow(Struct, array_like=True):
+    position: int
+    resource_type: str
+    resource_subtype: str | None
+    action: str
+    field: str | None
+    wire: str
+
+
+class _ClaimRow(Struct, array_like=True):
+    """One webhook of `CLAIMED`, column by column."""
+
+    webhook: int
+    fence: int
+    gid: str
+    target: str
+    origin: int
+    workspace: str
+    filters: str
+    secrets: str
+    scope: int
+    cursor: int
+    head: int
+    epoch: int
+    batch_end: int | None
+    failures: int
+    failing_since: int | None
+    next_attempt_at: int | None
+    last_success_at: int | None
+    last_failure_at: int | None
+    last_failure_content: str
+    heartbeat_at: int
+    page: list[_EventRow] | None
+
+
+_decode_claims: Final = msgspec.json.Decoder(list[_ClaimRow]).decode
+_decode_page: Final = msgspec.json.Decoder(list[_EventRow]).decode
+_decode_found: Final = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _dump(value: object) -> str:
+    return _encode(value).decode()
 
 
 def mark(connection: sqlite3.Connection) -> bool:
@@ -110,10 +181,10 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claimed:
     if not chosen:
         return Claimed((), behind)
     until = request.now + request.lease
-    webhooks = json.dumps(chosen)
+    webhooks = _dump(chosen)
     connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
-    rows = {row[0]: row for row in connection.execute(CLAIMED, (webhooks,)).fetchall()}
-    claims = tuple(_load_claim(connection, rows[webhook], until, request.batch_max) for webhook in chosen)
+    (rows,) = connection.execute(CLAIMED, {"webhooks": webhooks, "first": _FIRST_EVENTS}).fetchone()
+    claims = tuple(_load_claim(connection, row, until, request.batch_max) for row in _decode_claims(rows))
     return Claimed(claims, behind)
 
 
@@ -128,6 +199,11 @@ def _choose(connection: sqlite3.Connection, request: ClaimRequest) -> list[int]:
             break
     chosen.take(connection, QUIET, request.limit)
     return list(chosen.webhooks)
+
+
+def _all(statement: str) -> str:
+    """The webhooks and origins a statement finds, as one JSON text."""
+    return f"SELECT json_group_array(json_array(webhook, origin)) FROM ({statement})"
 
 
 class _Choice:
@@ -145,7 +221,8 @@ class _Choice:
         origin. Each turn fills at least one more, so there are few.
         """
         while (room := min(most, self._request.limit - len(self.webhooks))) > 0:
-            found = connection.execute(statement, self._parameters(room)).fetchall()
+            (rows,) = connection.execute(_all(statement), self._parameters(room)).fetchone()
+            found = _decode_found(rows)
             taken = sum(self._admit(webhook, origin) for webhook, origin in found)
             most -= taken
             if taken == len(found):
@@ -162,43 +239,39 @@ class _Choice:
         full = [origin for origin, count in self._in_flight.items() if count >= self._request.per_origin]
         return {
             "now": self._request.now,
-            "full": json.dumps(full),
+            "full": _dump(full),
             "limit": limit,
             "wait_max": self._request.wait_max,
         }
 
 
-def _load_claim(connection: sqlite3.Connection, row: Sequence[Any], until: Micros, batch_max: int) -> Claim:
-    webhook, fence, gid, target, origin, workspace, filters_text, secrets = row[:8]
-    scope, cursor, head, epoch, batch_end, failures, failing_since, next_attempt_at = row[8:16]
-    last_success_at, last_failure_at, last_failure_content, heartbeat_at = row[16:]
-    filters = load_filters(filters_text)
-    page: tuple[Event, ...] = ()
+def _load_claim(connection: sqlite3.Connection, row: _ClaimRow, until: Micros, batch_max: int) -> Claim:
+    filters = load_filters(row.filters)
+    page = _load_page(row.page or [])
     more = False
-    if head > cursor:
+    if len(page) == _FIRST_EVENTS:
         # Without filters every event is taken, so a batch and one more is all that can be of use.
-        most = SCAN_MAX if filters else batch_max + 1
-        page, more = _read_page(connection, scope, after=cursor, upto=batch_end or head, most=most)
+        page, more = _read_page(connection, row, most=SCAN_MAX if filters else batch_max + 1)
     return Claim(
-        lease=Lease(webhook, fence, until),
-        gid=gid,
-        target=target,
-        origin=origin,
-        workspace=workspace,
+        lease=Lease(row.webhook, row.fence, until),
+        gid=row.gid,
+        target=row.target,
+        origin=row.origin,
+        workspace=row.workspace,
         filters=filters,
-        secrets=load_secrets(secrets),
-        cursor=cursor,
-        head=head,
-        epoch=epoch,
-        batch_end=batch_end,
+        secrets=load_secrets(row.secrets),
+        cursor=row.cursor,
+        head=row.head,
+        epoch=row.epoch,
+        batch_end=row.batch_end,
         health=Health(
-            last_success_at=last_success_at,
-            last_failure_at=last_failure_at,
-            last_failure_content=last_failure_content,
-            failing_since=failing_since,
-            failures=failures,
-            next_attempt_at=next_attempt_at,
-            heartbeat_at=heartbeat_at,
+            last_success_at=row.last_success_at,
+            last_failure_at=row.last_failure_at,
+            last_failure_content=row.last_failure_content,
+            failing_since=row.failing_since,
+            failures=row.failures,
+            next_attempt_at=row.next_attempt_at,
+            heartbeat_at=row.heartbeat_at,
         ),
         page=page,
         more=more,
@@ -206,83 +279,118 @@ def _load_claim(connection: sqlite3.Connection, row: Sequence[Any], until: Micro
 
 
 def _read_page(
-    connection: sqlite3.Connection, scope: int, *, after: int, upto: int, most: int
+    connection: sqlite3.Connection, row: _ClaimRow, *, most: int
 ) -> tuple[tuple[Event, ...], bool]:
-    """The next events of a scope, at most so many, and few bytes more than a batch can hold."""
-    page: list[Event] = []
-    size = 0
-    for row in connection.execute(PAGE, (scope, after, upto, most)):
-        event = Event(*row)
-        page.append(event)
-        size += len(event.wire)
-        if size > BATCH_BYTES_MAX:
-            return tuple(page), True
-    return tuple(page), len(page) == most
+    """The next events behind a cursor, and whether there may be more within its batch or up to its head."""
+    upto = row.batch_end or row.head
+    (found,) = connection.execute(
+        PAGE,
+        {"scope": row.scope, "after": row.cursor, "upto": upto, "most": most, "bytes": BATCH_BYTES_MAX},
+    ).fetchone()
+    page = _load_page(_decode_page(found))
+    return page, page[-1].position < upto
+
+
+def _load_page(rows: Sequence[_EventRow]) -> tuple[Event, ...]:
+    return tuple(
+        Event(
+            row.position,
+            row.resource_type,
+            row.resource_subtype,
+            row.action,
+            row.field,
+            row.wire.encode(),
+        )
+        for row in rows
+    )
 
 
 # -- recording -------------------------------------------------------------------------------------
 
+
+def _columns(*names: str) -> str:
+    """The entries of JSON arrays as named columns of a table `r`."""
+    entries = ", ".join(f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(names))
+    return f"(SELECT {entries} FROM json_each(?)) AS r"
+
+
+_ATTEMPT_ENTRIES: Final = [f"r.{name}" for name in ATTEMPT_COLUMNS.split(", ")]
+
+# A stale fence finds no row: neither attempt nor record is written.
 ATTEMPT: Final = f"""
     INSERT INTO attempts (webhook, workspace, {ATTEMPT_COLUMNS})
-    SELECT w.id, w.workspace, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
-    FROM cursors c JOIN webhooks w ON w.id = c.webhook
-    WHERE c.webhook = ?1 AND c.fence = ?2
+    SELECT w.id, w.workspace, {", ".join(_ATTEMPT_ENTRIES)}
+    FROM {_columns("webhook", "fence", *ATTEMPT_COLUMNS.split(", "))}
+    JOIN cursors c ON c.webhook = r.webhook AND c.fence = r.fence
+    JOIN webhooks w ON w.id = c.webhook
 """
 
-FAILURE: Final = """
-    UPDATE webhooks SET last_failure_content = ?3
-    WHERE id = ?1 AND (SELECT fence FROM cursors WHERE webhook = ?1) = ?2
+FAILURE: Final = f"""
+    UPDATE webhooks SET last_failure_content = r.content
+    FROM {_columns("webhook", "fence", "content")} JOIN cursors c ON c.webhook = r.webhook AND c.fence = r.fence
+    WHERE webhooks.id = r.webhook
 """
 
-RECORD: Final = """
+RECORD: Final = f"""
     UPDATE cursors SET
-        cursor = max(cursor, :cursor),
-        batch_end = CASE WHEN epoch = :epoch THEN :batch_end END,
-        failures = :failures, failing_since = :failing_since, next_attempt_at = :next_attempt_at,
-        last_success_at = :last_success_at, last_failure_at = :last_failure_at, heartbeat_at = :heartbeat_at,
-        turn = :settled_at, holder = NULL, lease_until = NULL,
-        ended_at = CASE WHEN :ended IS NULL THEN ended_at ELSE coalesce(ended_at, :settled_at) END,
-        ended = coalesce(ended, :ended)
-    WHERE webhook = :webhook AND fence = :fence
+        cursor = max(cursors.cursor, r.cursor),
+        batch_end = CASE WHEN cursors.epoch = r.epoch THEN r.batch_end END,
+        failures = r.failures, failing_since = r.failing_since, next_attempt_at = r.next_attempt_at,
+        last_success_at = r.last_success_at, last_failure_at = r.last_failure_at, heartbeat_at = r.heartbeat_at,
+        turn = r.settled_at, holder = NULL, lease_until = NULL,
+        ended_at = CASE WHEN r.ended IS NULL THEN cursors.ended_at ELSE coalesce(cursors.ended_at, r.settled_at) END,
+        ended = coalesce(cursors.ended, r.ended)
+    FROM {
+    _columns(
+        *("webhook", "fence", "cursor", "epoch", "batch_end", "failures", "failing_since", "next_attempt_at"),
+        *("last_success_at", "last_failure_at", "heartbeat_at", "settled_at", "ended"),
+    )
+}
+    WHERE cursors.webhook = r.webhook AND cursors.fence = r.fence
 """
 
 
 def record(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    connection.executemany(ATTEMPT, _attempts(records))
-    connection.executemany(FAILURE, _failures(records))
-    return connection.executemany(RECORD, map(_parameters, records)).rowcount
+    attempts = [
+        (entry.lease.webhook, entry.lease.fence, *dump_attempt(entry.attempt))
+        for entry in records
+        if entry.attempt is not None
+    ]
+    if attempts:
+        connection.execute(ATTEMPT, (_dump(attempts),))
+    failures = _failures(records)
+    if failures:
+        connection.execute(FAILURE, (_dump(failures),))
+    return connection.execute(RECORD, (_dump(list(map(_entries, records))),)).rowcount
 
 
-def _attempts(records: Iterable[Record]) -> Iterator[tuple[object, ...]]:
-    for entry in records:
-        if entry.attempt is not None:
-            yield entry.lease.webhook, entry.lease.fence, *dump_attempt(entry.attempt)
-
-
-def _failures(records: Iterable[Record]) -> Iterator[tuple[object, ...]]:
+def _failures(records: Iterable[Record]) -> list[tuple[object, ...]]:
     """Only a failure changes the content of the last one; a success leaves it (contract §12.18)."""
-    for entry in records:
-        if entry.attempt is not None and (isinstance(entry.verdict, End) or entry.verdict.health.failures):
-            yield entry.lease.webhook, entry.lease.fence, entry.verdict.health.last_failure_content
+    return [
+        (entry.lease.webhook, entry.lease.fence, entry.verdict.health.last_failure_content)
+        for entry in records
+        if entry.attempt is not None and (isinstance(entry.verdict, End) or entry.verdict.health.failures)
+    ]
 
 
-def _parameters(entry: Record) -> dict[str, object]:
+def _entries(entry: Record) -> tuple[object, ...]:
+    """One record as `RECORD` takes it."""
     health = entry.verdict.health
-    return {
-        "webhook": entry.lease.webhook,
-        "fence": entry.lease.fence,
-        "cursor": entry.cursor,
-        "epoch": entry.epoch,
-        "batch_end": entry.batch_end,
-        "failures": health.failures,
-        "failing_since": health.failing_since,
-        "next_attempt_at": health.next_attempt_at,
-        "last_success_at": health.last_success_at,
-        "last_failure_at": health.last_failure_at,
-        "heartbeat_at": health.heartbeat_at,
-        "settled_at": entry.settled_at,
-        "ended": entry.verdict.reason.value if isinstance(entry.verdict, End) else None,
-    }
+    return (
+        entry.lease.webhook,
+        entry.lease.fence,
+        entry.cursor,
+        entry.epoch,
+        entry.batch_end,
+        health.failures,
+        health.failing_since,
+        health.next_attempt_at,
+        health.last_success_at,
+        health.last_failure_at,
+        health.heartbeat_at,
+        entry.settled_at,
+        entry.verdict.reason.value if isinstance(entry.verdict, End) else None,
+    )
 
 
 # -- when to look again ----------------------------------------------------------------------------

@@ -7,7 +7,9 @@ one that moves it.
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from tidings.errors import Conflict
 from tidings.hierarchy import Hierarchy
@@ -77,9 +79,19 @@ def _repeated(
     return Published(accepted, last)
 
 
-class _Rows(NamedTuple):
-    events: list[tuple[object, ...]]
-    scopes: list[tuple[int, int]]
+_EVENTS: Final = f"""
+    INSERT INTO events SELECT
+    {", ".join(f"json_extract(value, '$[{place}]')" for place in range(11))},
+    CAST(json_extract(value, '$[11]') AS BLOB)
+    FROM json_each(?)
+"""
+
+_SCOPES: Final = """
+    INSERT INTO event_scopes (scope, position)
+    SELECT s.value, e.position FROM events e, json_each(e.scopes) s WHERE e.position > ?
+"""
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def _append(
@@ -89,9 +101,10 @@ def _append(
     drafts: Sequence[EventDraft],
     now: Micros,
 ) -> int:
-    last = end_of_log(connection)
+    """Insert the events and their scopes: one statement each, however many there are (see `engine.py` on sets)."""
+    end = last = end_of_log(connection)
     known = _known_ids(connection, hierarchy, drafts)
-    rows = _Rows([], [])
+    rows: list[tuple[object, ...]] = []
     for draft in drafts:
         resource = hierarchy.visible(draft.resource, path=_path(draft, "resource"))
         parent = (
@@ -105,7 +118,7 @@ def _append(
         last += 1
         scopes = [places.id_of(gid) for gid in hierarchy.scopes(draft.resource, draft.parent)]
         created_at = now if draft.created_at is None else draft.created_at
-        rows.events.append(
+        rows.append(
             (
                 last,
                 resource.workspace,
@@ -118,12 +131,12 @@ def _append(
                 created_at,
                 now,
                 json.dumps(scopes),
-                wire.render(draft, resource=resource, parent=parent, created_at=created_at),
+                wire.render(draft, resource=resource, parent=parent, created_at=created_at).decode(),
             )
         )
-        rows.scopes.extend((scope, last) for scope in scopes)
-    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.events)
-    connection.executemany("INSERT INTO event_scopes (scope, position) VALUES (?, ?)", rows.scopes)
+    if rows:
+        connection.execute(_EVENTS, (_encode(rows).decode(),))
+        connection.execute(_SCOPES, (end,))
     return last
 
 
