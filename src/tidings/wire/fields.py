@@ -12,10 +12,12 @@ from typing import Final, TypeAlias
 from tidings.errors import BadRequest
 from tidings.limits import OPT_FIELD_DEPTH_MAX, OPT_FIELDS_MAX
 
-# What is wanted below each key; an empty selection means the value's compact form.
+# What is wanted below each key; `_ITSELF` among them asks for the value's compact form.
 Selection: TypeAlias = dict[str, "Selection"]
 
 _SEGMENT: Final = re.compile(r"\(([^()]*)\)|([^.()]+)")
+# Stands for the object itself, beside fields of it: `resource,resource.name` is its compact form and its name.
+_ITSELF: Final = ""
 _COMPACT: Final = ("gid", "resource_type", "name")
 
 
@@ -35,6 +37,7 @@ def parse(fields: Iterable[str]) -> Selection:
             below = selection
             for key in path:
                 below = below.setdefault(key, {})
+            below[_ITSELF] = {}
     return selection
 
 
@@ -60,7 +63,8 @@ def select(record: Mapping[str, object], selection: Selection) -> dict[str, obje
 def _select_value(value: object, below: Selection) -> object:
     match value:
         case dict():
-            return select(value, below) if below else _compact(value)
+            named = select(value, below)
+            return {**_compact(value), **named} if _ITSELF in below else named
         case list():
             return [_select_value(entry, below) for entry in value]
         case _:
