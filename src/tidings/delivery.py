@@ -52,6 +52,8 @@ _LATENESS_FRACTION = 20
 _DOUBLINGS_MAX = 30
 # Digits of a Retry-After in seconds that can still matter: 10**9 s is past every cap.
 _RETRY_AFTER_DIGITS_MAX = 9
+# What the body of a delivery holds around its events: `{"events":[` and `]}`.
+_ENVELOPE_BYTES = 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +112,10 @@ def retry_after(value: str | None, *, now: Micros) -> Micros:
         return 0
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return int(value[:_RETRY_AFTER_DIGITS_MAX]) * MICROSECONDS_PER_SECOND
+        return int(value.lstrip("0")[:_RETRY_AFTER_DIGITS_MAX] or "0") * MICROSECONDS_PER_SECOND
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
@@ -228,7 +230,7 @@ def cut(
     size, else a webhook could stand still.
     """
     taken: list[Event] = []
-    size = 0
+    size = _ENVELOPE_BYTES
     end = cursor
     for event, wanted in zip(page, accepted, strict=True):
         if batch_end is not None and event.position > batch_end:
