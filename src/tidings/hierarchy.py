@@ -87,8 +87,10 @@ class Hierarchy:
         """The resources an event on `resource` is visible from, itself first, each once.
 
         Raises:
-            BadRequest: a move above it has left it with more ancestors than an event may concern.
+            BadRequest: the parent is in another workspace, where nobody may see the resource; or a move above one of
+                them has left it with more ancestors than an event may concern.
         """
+        self._check_same_workspace(resource, parent)
         for gid in (resource, parent):
             if gid is not None and len(self.ancestors(gid)) > ANCESTORS_MAX:
                 raise BadRequest(
@@ -102,6 +104,16 @@ class Hierarchy:
             return tuple(gid for gid in seen if self._resources[gid].resource_type not in LARGER_SCOPED)
         return tuple(seen)
 
+    def _check_same_workspace(self, resource: str, parent: str | None) -> None:
+        ours = self._resources[resource].workspace
+        theirs = ours if parent is None else self._resources[parent].workspace
+        if theirs != ours:
+            raise BadRequest.at(
+                "parent",
+                f"{parent} belongs to workspace {theirs}, {resource} to {ours}",
+                code="second_workspace",
+            )
+
     def apply(self, drafts: Sequence[ResourceDraft]) -> None:
         """Create and replace resources, all or (by raising) none; drafts may refer to later ones.
 
@@ -110,12 +122,16 @@ class Hierarchy:
             Forbidden: a resource or a parent in a workspace the caller may not see.
         """
         befores = {draft.gid: self._resources.get(draft.gid) for draft in drafts}
-        for draft in drafts:
-            before = self._resources.get(draft.gid)
+        for before in befores.values():
             if before is not None:
                 self._check_access(before)
-            self._put(draft, before)
+        for draft in drafts:
+            # One publish may describe a resource several times: each adds to what the one before said.
+            self._put(draft, self._resources.get(draft.gid))
         self._above.clear()
+        # All parents first: a draft is placed by what is above it, and that may be a draft behind it.
+        for draft in drafts:
+            self._check_parents(draft)
         for draft in drafts:
             placed = self._place(draft)
             if placed != befores[draft.gid]:
@@ -136,13 +152,15 @@ class Hierarchy:
             deleted=keep.deleted if keep is not None else False,
         )
 
+    def _check_parents(self, draft: ResourceDraft) -> None:
+        for parent in draft.parents or ():
+            if parent not in self._resources:
+                raise unknown_object(_at(draft, "parents"), parent)
+
     def _place(self, draft: ResourceDraft) -> Resource:
         """Find the one workspace a resource leads to, now that all drafts are in."""
         resource = self._resources[draft.gid]
         path = _at(draft, "parents")
-        for parent in resource.parents:
-            if parent not in self._resources:
-                raise unknown_object(path, parent)
         above = self.ancestors(draft.gid)
         if draft.gid in above:
             raise BadRequest.at(path, f"{draft.gid} would be above itself", code="hierarchy_cycle")
