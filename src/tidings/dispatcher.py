@@ -102,6 +102,13 @@ class _Slots:
     def per_origin(self) -> int:
         return max(1, self.total // SHARE)
 
+    def held(self, *, now: Micros, lease: Micros) -> tuple[int, ...]:
+        """The webhooks in flight, once the clock says that a lease of theirs is over, or not yet begun."""
+        oldest = next(iter(self.claims.values()), None)
+        if oldest is None or now < oldest.lease.until <= now + lease:
+            return ()
+        return tuple(self.claims)
+
     def take(self, claim: Claim) -> None:
         self.claims[claim.lease.webhook] = claim
         self.origins[claim.origin] += 1
@@ -221,17 +228,19 @@ class Dispatcher:
 
     async def _claim(self) -> Claimed:
         assert self._holder is not None, "claims need a holder"
+        now, lease = self._clocks.now(), self._policy.delivery_timeout + LEASE_SLACK
         claimed = await self._store.claim(
             ClaimRequest(
-                now=self._clocks.now(),
+                now=now,
                 holder=self._holder,
-                lease=self._policy.delivery_timeout + LEASE_SLACK,
+                lease=lease,
                 limit=min(self._slots.free, CLAIM_MAX),
                 failing_limit=self._slots.failing_free,
                 per_origin=self._slots.per_origin,
                 in_flight=dict(self._slots.origins),
                 batch_max=self._policy.batch_max,
                 wait_max=self._policy.retry_max,
+                held=self._slots.held(now=now, lease=lease),
             )
         )
         for claim in claimed.claims:
@@ -246,8 +255,10 @@ class Dispatcher:
         try:
             due = await self._store.next_due_at()
             now = self._clocks.now()
-            # What is due already and was not claimed waits for a slot, which is a hint.
-            due = due if due is not None and due > now else None
+            if due is not None and due <= now:
+                # It waits for a slot, or became due this moment; and it hides what becomes due behind it.
+                await self._wait(self._wake, POLL_SECONDS)
+                return
             while not self._wake.is_set():
                 self.pulse = self._clocks.elapsed()
                 left = POLL_SECONDS

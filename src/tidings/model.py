@@ -333,6 +333,8 @@ class ClaimRequest:
     batch_max: int
     # No wait of the policy is longer: a due time beyond it was set by a clock that since went back.
     wait_max: Micros
+    # Webhooks it is delivering to though the clock, turned since, says that their leases are over.
+    held: tuple[int, ...] = ()
 
 
 class Batch(Struct, frozen=True):

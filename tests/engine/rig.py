@@ -11,18 +11,22 @@ import asyncio
 import itertools
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tidings.delivery import Policy
 from tidings.dispatcher import Clocks, Dispatcher
+from tidings.errors import StoreUnavailable
 from tidings.limits import MICROSECONDS_PER_SECOND
 from tidings.model import (
     Action,
     Answer,
     Change,
+    Claimed,
+    ClaimRequest,
     Delivery,
     EventDraft,
     Filter,
@@ -31,6 +35,7 @@ from tidings.model import (
     Publication,
     Published,
     Quotas,
+    Record,
     Reply,
     ResourceDraft,
     Scope,
@@ -342,3 +347,51 @@ async def until(predicate: Callable[[], object], *, seconds: float = 10, message
     async with asyncio.timeout(seconds):
         while not predicate():
             await asyncio.sleep(0.001)
+
+
+class Between:
+    """A store with a test between it and the dispatcher: what is set here happens instead, or before."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        # While set, recording fails with this.
+        self.failing: StoreUnavailable | None = None
+        self.failed_records = 0
+        self.claims = 0
+        self.next_dues = 0
+        # Called once it is known when the next thing is due.
+        self.on_next_due: Callable[[], None] = lambda: None
+
+    def as_store(self) -> Store:
+        return cast(Store, self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def record(self, records: Sequence[Record]) -> int:
+        if self.failing is not None:
+            self.failed_records += len(records)
+            raise self.failing
+        return await self.inner.record(records)
+
+    async def claim(self, request: ClaimRequest) -> Claimed:
+        self.claims += 1
+        return await self.inner.claim(request)
+
+    async def next_due_at(self) -> Micros | None:
+        due = await self.inner.next_due_at()
+        self.next_dues += 1
+        self.on_next_due()
+        return due
+
+
+@asynccontextmanager
+async def running(dispatcher: Dispatcher) -> AsyncIterator[asyncio.Task[None]]:
+    """A dispatcher that runs beside the test, and is drained at its end."""
+    task = asyncio.create_task(dispatcher.run())
+    try:
+        yield task
+    finally:
+        dispatcher.drain()
+        async with asyncio.timeout(10):
+            await task

@@ -43,9 +43,12 @@ MARK: Final = """
     WHERE cursors.scope = marks.scope AND cursors.head < marks.position
 """
 
+# A lease that begins a whole lease from now was given by a clock that since went back; less is the clocks of
+# processes beside each other.
 FREE_EXPIRED: Final = """
     UPDATE cursors SET lease_until = NULL, holder = NULL
-    WHERE lease_until IS NOT NULL AND (lease_until <= :now OR lease_until > :now + :lease)
+    WHERE lease_until IS NOT NULL AND (lease_until <= :now OR lease_until > :now + 2 * :lease)
+        AND webhook NOT IN (SELECT value FROM json_each(:held))
 """
 
 _IDLE: Final = "lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL"
@@ -176,15 +179,22 @@ def mark(connection: sqlite3.Connection) -> bool:
 
 def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claimed:
     behind = mark(connection)
-    connection.execute(FREE_EXPIRED, {"now": request.now, "lease": request.lease})
+    connection.execute(
+        FREE_EXPIRED, {"now": request.now, "lease": request.lease, "held": _dump(request.held)}
+    )
     chosen = _choose(connection, request)
     if not chosen:
         return Claimed((), behind)
     until = request.now + request.lease
     webhooks = _dump(chosen)
     connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
-    (rows,) = connection.execute(CLAIMED, {"webhooks": webhooks, "first": _FIRST_EVENTS}).fetchone()
-    claims = tuple(_load_claim(connection, row, until, request.batch_max) for row in _decode_claims(rows))
+    # Without filters every event is taken, so a batch and one more is all that can be of use.
+    first = min(_FIRST_EVENTS, request.batch_max + 1)
+    (rows,) = connection.execute(CLAIMED, {"webhooks": webhooks, "first": first}).fetchone()
+    claims = tuple(
+        _load_claim(connection, row, until=until, first=first, batch_max=request.batch_max)
+        for row in _decode_claims(rows)
+    )
     return Claimed(claims, behind)
 
 
@@ -245,13 +255,15 @@ class _Choice:
         }
 
 
-def _load_claim(connection: sqlite3.Connection, row: _ClaimRow, until: Micros, batch_max: int) -> Claim:
+def _load_claim(
+    connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, first: int, batch_max: int
+) -> Claim:
     filters = load_filters(row.filters)
     page = _load_page(row.page or [])
-    more = False
-    if len(page) == _FIRST_EVENTS:
-        # Without filters every event is taken, so a batch and one more is all that can be of use.
-        page, more = _read_page(connection, row, most=SCAN_MAX if filters else batch_max + 1)
+    more = len(page) == first
+    most = SCAN_MAX if filters else batch_max + 1
+    if more and first < most:
+        page, more = _read_page(connection, row, most=most)
     return Claim(
         lease=Lease(row.webhook, row.fence, until),
         gid=row.gid,
