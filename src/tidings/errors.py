@@ -3,6 +3,7 @@
     TidingsError
     ├── RequestError              the caller must change the request
     │   ├── BadRequest            400
+    │   │   └── Incomplete        what was announced did not arrive
     │   ├── NotAuthorized         401
     │   ├── Forbidden             403
     │   │   └── DuplicateWebhook  names the one that stands
@@ -46,6 +47,10 @@ class BadRequest(RequestError):
     def at(cls, path: str, text: str, *, code: str = "invalid_value") -> "BadRequest":
         """Name the field and what is wrong with it: `path: text` (contract §12.10)."""
         return cls(f"{path}: {text}", code=code)
+
+
+class Incomplete(BadRequest):
+    """The request ended early, or did not arrive in time: the connection cannot be used again."""
 
 
 class NotAuthorized(RequestError):

@@ -24,7 +24,7 @@ from tidings.store.sqlite import SqliteStore, open_store
 
 TOKEN: Final = "0/token-of-the-edge"
 TARGET: Final = "https://receiver.example/hook"
-HOST: Final = "tidings.test"
+HOST: Final = "tidings.test:8080"
 API: Final = "/api/1.0"
 # Before a path that does not lie below the API's base.
 ROOT: Final = "!"

@@ -12,6 +12,7 @@ from tidings.service.tokens import require
 from tidings.store import Store
 from tidings.wire import events as wire_events
 from tidings.wire import resources as wire_resources
+from tidings.wire import values
 from tidings.wire.bodies import Body
 
 # Publishes that may wait for their transaction. At a megabyte each they fit in memory, and the last of them is written
@@ -71,7 +72,7 @@ class Publishing:
     async def _visible(self, caller: Token, gid: str) -> Resource:
         resource = await self._store.get_resource(gid)
         if resource is None:
-            raise NotFound(f"resource: Unknown object: {gid}", code="unknown_object")
+            raise NotFound(f"resource: Unknown object: {values.shown(gid)}", code="unknown_object")
         if not caller.covers(resource.workspace):
             raise no_access(resource)
         return resource

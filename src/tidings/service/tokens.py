@@ -9,6 +9,7 @@ from tidings.errors import Forbidden, NotAuthorized, NotFound
 from tidings.limits import MICROSECONDS_PER_SECOND, TOKEN_CHARS_MAX
 from tidings.model import Micros, Owner, Scope, Token
 from tidings.store import Tokens
+from tidings.wire import values
 from tidings.wire.tokens import TokenRequest
 
 # How much of a token its record shows, so that people can tell theirs apart.
@@ -35,6 +36,11 @@ def require(caller: Token, scope: Scope) -> None:
     """Raise `Forbidden`, naming the scope, unless the token has it (contract §12.25)."""
     if scope not in caller.scopes:
         raise Forbidden(f"This token lacks the scope {scope}.", code="missing_scope")
+
+
+def _within(workspaces: frozenset[str] | None, caller: Token) -> bool:
+    """Whether access to these workspaces (None: all) is no more than the caller has."""
+    return caller.workspaces is None or (workspaces is not None and workspaces <= caller.workspaces)
 
 
 class TokenDesk:
@@ -72,9 +78,17 @@ class TokenDesk:
         return token
 
     async def create(self, request: TokenRequest, *, caller: Token | None = None) -> CreatedToken:
-        """Make a token. `caller` is None for the operator at the machine itself."""
+        """Make a token. `caller` is None for the operator at the machine itself.
+
+        Raises:
+            Forbidden: the caller lacks `admin`, or a workspace it would give access to.
+        """
         if caller is not None:
             require(caller, Scope.ADMIN)
+            if not _within(request.workspaces, caller):
+                raise Forbidden(
+                    "This token can only make tokens for its own workspaces. Name them.", code="no_access"
+                )
         text = self._new_text()
         token = self._token(request, text)
         await self._store.add_token(token, digest=digest(text))
@@ -103,13 +117,22 @@ class TokenDesk:
         )
 
     async def list_all(self, *, caller: Token | None = None) -> tuple[Token, ...]:
+        """Every token; for a caller of some workspaces, those that see no other."""
         if caller is not None:
             require(caller, Scope.ADMIN)
-        return await self._store.list_tokens()
+        tokens = await self._store.list_tokens()
+        if caller is None or caller.workspaces is None:
+            return tokens
+        return tuple(token for token in tokens if _within(token.workspaces, caller))
 
     async def revoke(self, gid: str, *, caller: Token | None = None) -> None:
         """Revoke a token; its owner's webhooks stop where no other token of theirs covers the workspace."""
+        unknown = NotFound(f"token: Unknown object: {values.shown(gid)}", code="unknown_object")
         if caller is not None:
             require(caller, Scope.ADMIN)
+            if caller.workspaces is not None and all(
+                token.gid != gid for token in await self.list_all(caller=caller)
+            ):
+                raise unknown
         if not await self._store.revoke_token(gid, now=self._now()):
-            raise NotFound(f"token: Unknown object: {gid}", code="unknown_object")
+            raise unknown

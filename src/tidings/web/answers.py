@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from starlette.responses import Response
 
-from tidings.errors import DuplicateWebhook, RequestError, TooLarge, TooManyRequests
+from tidings.errors import DuplicateWebhook, Incomplete, RequestError, TooLarge, TooManyRequests
 from tidings.wire import failures
 
 _HEADERS: Final = {
@@ -34,7 +34,7 @@ def refusal(error: RequestError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, TooManyRequests):
         headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, TooLarge):
+    if isinstance(error, TooLarge | Incomplete):
         # What is still on its way is not read: the connection cannot be used again.
         headers["Connection"] = "close"
     gid = error.gid if isinstance(error, DuplicateWebhook) else None
@@ -53,9 +53,25 @@ def unavailable() -> Response:
     )
 
 
+def overloaded() -> Response:
+    """There are more connections than the service can hold."""
+    return answer(
+        failures.render(
+            "The service has too many connections. Please retry after the given amount of time.", "overloaded"
+        ),
+        status=503,
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
+
+
 def server_error(phrase: str) -> Response:
     """A mistake of ours. The phrase is in the log line that tells the operator what happened."""
     return answer(failures.render("Server Error", "server_error", phrase=phrase), status=500)
+
+
+def not_http(reason: str) -> Response:
+    """What arrived is not HTTP as this server reads it, or its head is over a bound."""
+    return answer(failures.render(reason, "invalid_request"), status=400, headers={"Connection": "close"})
 
 
 def no_route() -> Response:

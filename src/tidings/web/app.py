@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,6 +18,16 @@ from tidings.web.health import Health
 from tidings.web.publishing import PublishingCalls
 from tidings.web.tokens import TokenCalls
 from tidings.web.webhooks import BASE_PATH, WebhookCalls
+
+# What the official SDK's browser build sends, and our own (contract §8).
+_CORS_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "X-Asana-Client-Lib",
+    "Asana-Enable",
+    "Asana-Disable",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,7 @@ def build(calls: Calls, *, cors_origins: Sequence[str] = ()) -> Starlette:
                 CORSMiddleware,
                 allow_origins=list(cors_origins),
                 allow_methods=["GET", "POST", "PUT", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+                allow_headers=_CORS_HEADERS,
                 expose_headers=["Retry-After", "Location"],
             )
         ]

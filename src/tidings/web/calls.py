@@ -13,7 +13,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tidings.errors import BadRequest, RequestError, StoreUnavailable, TooLarge
+from tidings.errors import Incomplete, RequestError, StoreUnavailable, TooLarge
 from tidings.limits import BODY_BYTES_MAX
 from tidings.model import Token
 from tidings.service.rates import RateLimit
@@ -21,12 +21,13 @@ from tidings.service.tokens import TokenDesk
 from tidings.web import answers
 from tidings.wire import bodies, fields
 from tidings.wire.bodies import Body, Options
+from tidings.wire.fields import Selection
 
 # A body must have arrived within this time, seconds: a megabyte at modem speed takes less.
 BODY_SECONDS_MAX: Final = 60.0
 # Of a body over the bound, so much is read and thrown away before answering: a client that is still sending would
 # otherwise see a reset connection instead of the 413.
-_DISCARDED_BYTES_MAX: Final = 16 * BODY_BYTES_MAX
+DISCARDED_BYTES_MAX: Final = 16 * BODY_BYTES_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +54,23 @@ class Call:
         named = bodies.query_options(self.query)
         return bodies.merge(named, self.body.options) if self.raw else named
 
+    @cached_property
+    def selection(self) -> Selection | None:
+        """The fields the caller named, None if none were.
+
+        Read before anything is done: an answer that cannot be shaped must not follow a change that was made.
+        """
+        return None if self.options.fields is None else fields.parse(self.options.fields)
+
     @property
     def gid(self) -> str:
         return str(self.request.path_params["gid"])
 
     def shaped(self, record: dict[str, object], *, default: dict[str, object] | None = None) -> object:
         """A record with the fields the caller named; without any, the default (or all of it)."""
-        if self.options.fields is None:
+        if self.selection is None:
             return record if default is None else default
-        return fields.select(record, fields.parse(self.options.fields))
+        return fields.select(record, self.selection)
 
     def answer(
         self, content: object, *, status: int = 200, headers: dict[str, str] | None = None
@@ -95,7 +104,9 @@ class Desk:
                 if metered:
                     self._rates.take(caller.gid)
                 raw = await read_body(request)
-                return await handle(Call(request, caller, raw if reads_body else b""))
+                call = Call(request, caller, raw if reads_body else b"")
+                _ = call.selection
+                return await handle(call)
             except RequestError as error:
                 return answers.refusal(error)
             except StoreUnavailable as error:
@@ -103,7 +114,7 @@ class Desk:
                 return answers.unavailable()
             except ClientDisconnect:
                 # Nobody reads this; the framework wants an answer all the same.
-                return answers.refusal(BadRequest("The request ended early", code="incomplete"))
+                return answers.refusal(Incomplete("The request ended early", code="incomplete"))
             except Exception:
                 return self.mistake(request)
 
@@ -120,10 +131,13 @@ async def read_body(request: Request) -> bytes:
     """Read a body up to its bound.
 
     Raises:
-        TooLarge: over the bound; what was sent beyond is thrown away, up to a bound of its own.
-        BadRequest: it did not arrive in time.
+        TooLarge: over the bound; what was sent beyond is thrown away, up to a bound of its own. A client that asks
+            before it sends (`Expect: 100-continue`) is told at once.
+        Incomplete: it did not arrive in time.
     """
-    length = request.headers.get("content-length", "0")
+    length = request.headers.get("content-length", "")
+    if "expect" in request.headers and length.isdecimal() and int(length) > BODY_BYTES_MAX:
+        raise _too_large(length)
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             chunks: list[bytes] = []
@@ -132,14 +146,17 @@ async def read_body(request: Request) -> bytes:
                 size += len(chunk)
                 if size <= BODY_BYTES_MAX:
                     chunks.append(chunk)
-                elif size > _DISCARDED_BYTES_MAX:
+                elif size > DISCARDED_BYTES_MAX:
                     break
     except TimeoutError as error:
-        raise BadRequest(
+        raise Incomplete(
             f"The body did not arrive within {BODY_SECONDS_MAX:g} seconds", code="incomplete"
         ) from error
     if size > BODY_BYTES_MAX:
-        raise TooLarge(
-            f"The body is over {BODY_BYTES_MAX} bytes (announced: {length[:20]}).", code="body_too_large"
-        )
+        raise _too_large(length)
     return b"".join(chunks)
+
+
+def _too_large(announced: str) -> TooLarge:
+    told = f" (announced: {announced[:20]})" if announced else ""
+    return TooLarge(f"The body is over {BODY_BYTES_MAX} bytes{told}.", code="body_too_large")

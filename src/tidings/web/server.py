@@ -6,58 +6,70 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
-import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tidings.limits import REQUEST_HEAD_BYTES_MAX
-from tidings.wire import failures
+from tidings.web import answers
+from tidings.web.calls import BODY_SECONDS_MAX, DISCARDED_BYTES_MAX
 
 # A request's head must have arrived within this time of its first byte, or of the connection; seconds.
 HEAD_SECONDS_MAX: Final = 30.0
 # An idle connection is kept this long, seconds: longer than the usual client polls, shorter than proxies' patience.
 IDLE_SECONDS_MAX: Final = 60
-# Connections and requests at once; beyond it uvicorn answers 503.
+# Connections at once; those beyond it are answered with 503 and closed.
 CONNECTIONS_MAX: Final = 2_048
 # Requests under way when the service stops get this long, seconds: a handshake and then some.
 SHUTDOWN_SECONDS_MAX: Final = 20
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses a request whose head is too large or too slow. Bodies are bounded where they are read."""
+    """Bounds what a client may send: a request's head in bytes and seconds, and what follows an early answer.
+
+    Bodies that are read are bounded where they are read.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._head_bytes = self._pending_bytes = 0
+        self._head_bytes = self._pending_bytes = self._discarded_bytes = 0
         self._in_head = True
-        self._watch_head()
+        self._began = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch(HEAD_SECONDS_MAX)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.app = answers.overloaded()
 
-    def _watch_head(self) -> None:
-        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
 
-    def _unwatch_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _watch(self, seconds: float) -> None:
+        """Close the connection unless what is awaited has come within this time."""
+        self._unwatch()
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
-    def _head_late(self) -> None:
-        if self._in_head and not self.transport.is_closing():
-            self.transport.close()
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- the head ----------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        continued, self._began = self._in_head, False
         super().data_received(data)
-        # What the parser still holds back: a header that does not end.
-        if self._in_head:
+        # What the parser still holds back: a header that does not end. Where a head began within this piece, what
+        # lies before it was another request's.
+        if continued and self._in_head and not self._began:
             self._pending_bytes += len(data)
-            if self._pending_bytes > REQUEST_HEAD_BYTES_MAX and not self.transport.is_closing():
+            if self._pending_bytes > REQUEST_HEAD_BYTES_MAX:
                 self.send_400_response("The request's head is too large.")
 
     def on_message_begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = self._pending_bytes = 0
-        self._unwatch_head()
-        self._watch_head()
+        self._in_head = self._began = True
+        self._head_bytes = self._pending_bytes = self._discarded_bytes = 0
+        self._watch(HEAD_SECONDS_MAX)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -74,25 +86,41 @@ class BoundedProtocol(HttpToolsProtocol):
             # The parser turns this into its own error, which uvicorn answers with the 400 below.
             raise ValueError("the request's head is too large")
 
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._unwatch()
+        super().on_headers_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or over a bound, in the words of the API."""
         if self.transport.is_closing():
             return
-        body = msgspec.json.encode(failures.render(msg, "invalid_request"))
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json; charset=UTF-8\r\n"
-            b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-        )
+        response = answers.not_http(msg)
+        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(response.body)))
         self.transport.close()
 
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._unwatch_head()
-        super().on_headers_complete()
+    def _unsupported_upgrade_warning(self) -> None:
+        """Clients that would rather speak HTTP/2 offer it with every request: nothing to log."""
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch_head()
-        super().connection_lost(exc)
+    # -- what follows an early answer --------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._watch(BODY_SECONDS_MAX)
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.cycle.response_complete:
+            # Refused before it was read (401, 404, 429), and still on its way.
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > DISCARDED_BYTES_MAX:
+                self.transport.close()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._unwatch()
 
 
 class Server(uvicorn.Server):
@@ -126,7 +154,6 @@ def make(app: ASGIApp) -> Server:
             server_header=False,
             date_header=True,
             proxy_headers=False,
-            limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=IDLE_SECONDS_MAX,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS_MAX,
         )

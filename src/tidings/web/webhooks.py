@@ -1,17 +1,20 @@
 """The five calls, and the log of attempts."""
 
+from typing import Final
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from tidings.delivery import Policy
 from tidings.limits import PAGE_SIZE_MAX
-from tidings.service.webhooks import ListQuery, Page, WebhookDesk
+from tidings.service.webhooks import ListQuery, WebhookDesk
 from tidings.web.calls import Call
 from tidings.wire import values
 from tidings.wire import webhooks as wire
 
-BASE_PATH = "/api/1.0"
+BASE_PATH: Final = "/api/1.0"
+# The largest integer every store of ours can count to.
+SEQUENCE_MAX: Final = (1 << 63) - 1
 
 
 class WebhookCalls:
@@ -50,12 +53,14 @@ class WebhookCalls:
             ]
         }
         if page.paged:
-            content["next_page"] = None if page.offset is None else self._next_page(call, page, page.offset)
+            content["next_page"] = self._next_page(call, "/webhooks", offset=page.offset, limit=page.limit)
         return call.answer(content)
 
-    def _next_page(self, call: Call, page: Page, offset: str) -> dict[str, str]:
-        query = {**call.query, "limit": str(page.limit), "offset": offset}
-        path = f"/webhooks?{urlencode(query)}"
+    def _next_page(self, call: Call, path: str, *, offset: str | None, limit: int) -> dict[str, str] | None:
+        """Where the list goes on: the path below the API's base, and the whole uri with our own host."""
+        if offset is None:
+            return None
+        path = f"{path}?{urlencode({**call.query, 'limit': str(limit), 'offset': offset})}"
         base = self._public_url or str(call.request.base_url).rstrip("/")
         return {"offset": offset, "path": path, "uri": f"{base}{BASE_PATH}{path}"}
 
@@ -69,14 +74,20 @@ class WebhookCalls:
         return call.answer({"data": {}})
 
     async def list_attempts(self, call: Call) -> Response:
-        """Newest first; `offset` is the gid of the last attempt seen."""
-        limit = values.whole_number(call.query.get("limit", "100"), "limit", low=1, high=PAGE_SIZE_MAX)
+        """Newest first, always in pages; `offset` is the gid of the last attempt seen."""
+        limit = values.whole_number(
+            call.query.get("limit", str(PAGE_SIZE_MAX)), "limit", low=1, high=PAGE_SIZE_MAX
+        )
         offset = call.query.get("offset")
-        before = None if offset is None else values.whole_number(offset, "offset", low=1, high=(1 << 63) - 1)
-        attempts = await self._desk.list_attempts(call.caller, call.gid, before=before, limit=limit)
-        records = [wire.render_attempt(entry.attempt, entry.sequence) for entry in attempts]
-        content: dict[str, object] = {"data": [call.shaped(record) for record in records]}
-        if "limit" in call.query or "offset" in call.query:
-            full = len(attempts) == limit
-            content["next_page"] = {"offset": str(attempts[-1].sequence)} if full else None
-        return call.answer(content)
+        before = None if offset is None else values.whole_number(offset, "offset", low=1, high=SEQUENCE_MAX)
+        found = await self._desk.list_attempts(call.caller, call.gid, before=before, limit=limit + 1)
+        page = found[:limit]
+        following = str(page[-1].sequence) if len(found) > limit else None
+        return call.answer(
+            {
+                "data": [call.shaped(wire.render_attempt(entry.attempt, entry.sequence)) for entry in page],
+                "next_page": self._next_page(
+                    call, f"/webhooks/{call.gid}/attempts", offset=following, limit=limit
+                ),
+            }
+        )

@@ -12,6 +12,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _SECOND: Final = 1_000_000
 # The longest a time can be with its offset, as ISO 8601 writes it; anything longer is not one.
 _CHARS_MAX: Final = 40
+# The end of the year 9999, UTC: what lies behind it cannot be written. An offset can lead there.
+_LAST: Final[Micros] = 253_402_300_800 * _SECOND - 1
 
 
 @lru_cache(maxsize=64)
@@ -33,7 +35,7 @@ def parse(value: object, path: str) -> Micros:
     """Read an instant with its offset from UTC.
 
     Raises:
-        BadRequest: not a time, or one without an offset or before 1970.
+        BadRequest: not a time, or one without an offset, before 1970, or behind 9999.
     """
     if isinstance(value, str) and len(value) <= _CHARS_MAX:
         try:
@@ -41,11 +43,8 @@ def parse(value: object, path: str) -> Micros:
         except ValueError:
             at = None
         if at is not None and at.tzinfo is not None:
-            try:
-                since = (at - _EPOCH) // _MICROSECOND
-            except OverflowError:
-                since = -1
-            if since >= 0:
+            since = (at - _EPOCH) // _MICROSECOND
+            if 0 <= since <= _LAST:
                 return since
     raise BadRequest.at(
         path,
