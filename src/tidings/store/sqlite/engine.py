@@ -12,7 +12,6 @@ event loop; a call per row would cost more in waiting than all the SQL together.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -24,6 +23,7 @@ from tidings.model import Claim, Claimed, ClaimRequest, End, Event, Health, Leas
 from tidings.store.sqlite.rows import (
     ATTEMPT_COLUMNS,
     dump_attempt,
+    end_of,
     load_filters,
     load_secrets,
     read_meta,
@@ -221,7 +221,7 @@ class _Choice:
 
     def __init__(self, request: ClaimRequest) -> None:
         self._request = request
-        self._in_flight = Counter(request.in_flight)
+        self._in_flight = dict(request.in_flight)
         self.webhooks: dict[int, None] = {}
 
     def take(self, connection: sqlite3.Connection, statement: str, most: int) -> None:
@@ -239,9 +239,10 @@ class _Choice:
                 return
 
     def _admit(self, webhook: int, origin: int) -> bool:
-        if webhook in self.webhooks or self._in_flight[origin] >= self._request.per_origin:
+        in_flight = self._in_flight.get(origin, 0)
+        if webhook in self.webhooks or in_flight >= self._request.per_origin:
             return False
-        self._in_flight[origin] += 1
+        self._in_flight[origin] = in_flight + 1
         self.webhooks[webhook] = None
         return True
 
@@ -330,9 +331,9 @@ _ATTEMPT_ENTRIES: Final = [f"r.{name}" for name in ATTEMPT_COLUMNS.split(", ")]
 
 # A stale fence finds no row: neither attempt nor record is written.
 ATTEMPT: Final = f"""
-    INSERT INTO attempts (webhook, workspace, {ATTEMPT_COLUMNS})
-    SELECT w.id, w.workspace, {", ".join(_ATTEMPT_ENTRIES)}
-    FROM {_columns("webhook", "fence", *ATTEMPT_COLUMNS.split(", "))}
+    INSERT INTO attempts (id, webhook, previous, workspace, {ATTEMPT_COLUMNS})
+    SELECT r.attempt, c.webhook, c.last_attempt, w.workspace, {", ".join(_ATTEMPT_ENTRIES)}
+    FROM {_columns("attempt", "webhook", "fence", *ATTEMPT_COLUMNS.split(", "))}
     JOIN cursors c ON c.webhook = r.webhook AND c.fence = r.fence
     JOIN webhooks w ON w.id = c.webhook
 """
@@ -350,12 +351,13 @@ RECORD: Final = f"""
         failures = r.failures, failing_since = r.failing_since, next_attempt_at = r.next_attempt_at,
         last_success_at = r.last_success_at, last_failure_at = r.last_failure_at, heartbeat_at = r.heartbeat_at,
         turn = r.settled_at, holder = NULL, lease_until = NULL,
+        last_attempt = coalesce(r.attempt, cursors.last_attempt),
         ended_at = CASE WHEN r.ended IS NULL THEN cursors.ended_at ELSE coalesce(cursors.ended_at, r.settled_at) END,
         ended = coalesce(cursors.ended, r.ended)
     FROM {
     _columns(
         *("webhook", "fence", "cursor", "epoch", "batch_end", "failures", "failing_since", "next_attempt_at"),
-        *("last_success_at", "last_failure_at", "heartbeat_at", "settled_at", "ended"),
+        *("last_success_at", "last_failure_at", "heartbeat_at", "settled_at", "ended", "attempt"),
     )
 }
     WHERE cursors.webhook = r.webhook AND cursors.fence = r.fence
@@ -363,17 +365,21 @@ RECORD: Final = f"""
 
 
 def record(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    attempts = [
-        (entry.lease.webhook, entry.lease.fence, *dump_attempt(entry.attempt))
-        for entry in records
-        if entry.attempt is not None
-    ]
+    first = end_of(connection, "attempts") + 1
+    attempts: list[tuple[object, ...]] = []
+    entries: list[tuple[object, ...]] = []
+    for entry in records:
+        attempt = None
+        if entry.attempt is not None:
+            attempt = first + len(attempts)
+            attempts.append((attempt, entry.lease.webhook, entry.lease.fence, *dump_attempt(entry.attempt)))
+        entries.append((*_entries(entry), attempt))
     if attempts:
         connection.execute(ATTEMPT, (_dump(attempts),))
     failures = _failures(records)
     if failures:
         connection.execute(FAILURE, (_dump(failures),))
-    return connection.execute(RECORD, (_dump(list(map(_entries, records))),)).rowcount
+    return connection.execute(RECORD, (_dump(entries),)).rowcount
 
 
 def _failures(records: Iterable[Record]) -> list[tuple[object, ...]]:

@@ -21,6 +21,21 @@ from tidings.store.sqlite.rows import (
 _LIVE: Final = "c.ended_at IS NULL"
 
 
+# From the newest, or from the one asked for, back along the chain, until the limit or where trimming cut it.
+_ATTEMPTS: Final = f"""
+    WITH RECURSIVE chain (attempt) AS (
+        SELECT CASE WHEN :before IS NULL THEN c.last_attempt ELSE (
+            SELECT a.previous FROM attempts a WHERE a.id = :before AND a.webhook = c.webhook
+        ) END
+        FROM cursors c WHERE c.webhook = (SELECT id FROM webhooks WHERE gid = :gid)
+        UNION ALL
+        SELECT attempts.previous FROM chain JOIN attempts ON attempts.id = chain.attempt
+        LIMIT :limit
+    )
+    SELECT id, {ATTEMPT_COLUMNS} FROM chain JOIN attempts ON attempts.id = chain.attempt ORDER BY id DESC
+"""
+
+
 def load_resource(connection: sqlite3.Connection, gid: str) -> Resource | None:
     """A resource with its parents."""
     row = connection.execute(
@@ -219,10 +234,5 @@ def remove(connection: sqlite3.Connection, gid: str, *, now: Micros) -> bool:
 def list_attempts(
     connection: sqlite3.Connection, gid: str, *, before: int | None, limit: int
 ) -> tuple[LoggedAttempt, ...]:
-    rows = connection.execute(
-        f"SELECT id, {ATTEMPT_COLUMNS} FROM attempts"
-        " WHERE webhook = (SELECT id FROM webhooks WHERE gid = ?) AND (?2 IS NULL OR id < ?2)"
-        " ORDER BY id DESC LIMIT ?3",
-        (gid, before, limit),
-    )
+    rows = connection.execute(_ATTEMPTS, {"gid": gid, "before": before, "limit": limit})
     return tuple(LoggedAttempt(row[0], load_attempt(row[1:])) for row in rows)

@@ -33,10 +33,15 @@ def write_meta(connection: sqlite3.Connection, name: str, value: object) -> None
     connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
 
-def end_of_log(connection: sqlite3.Connection) -> int:
-    """The last position ever used; 0 before the first. Trimming does not lower it."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+def end_of(connection: sqlite3.Connection, table: str) -> int:
+    """The last key ever used in a table with AUTOINCREMENT; 0 before the first. Deleting rows does not lower it."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def end_of_log(connection: sqlite3.Connection) -> int:
+    """The last position ever used."""
+    return end_of(connection, "events")
 
 
 # -- filters and secrets ---------------------------------------------------------------------------

@@ -114,6 +114,7 @@ CREATE TABLE cursors (
     fence           INTEGER NOT NULL DEFAULT 0,
     holder          INTEGER,
     lease_until     INTEGER,
+    last_attempt    INTEGER,                     -- the newest of its log of attempts
     stopped         TEXT,
     ended           TEXT,
     ended_at        INTEGER,
@@ -124,10 +125,9 @@ CREATE INDEX cursors_ready ON cursors (turn, origin)
     WHERE head > cursor AND failures = 0 AND lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL;
 CREATE INDEX cursors_failing ON cursors (next_attempt_at, origin)
     WHERE failures > 0 AND lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL;
-CREATE INDEX cursors_quiet ON cursors (heartbeat_at, origin)
-    WHERE failures = 0 AND lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL;
+-- Not by lease: a heartbeat's time moves rarely, and so this index.
+CREATE INDEX cursors_quiet ON cursors (heartbeat_at) WHERE failures = 0 AND stopped IS NULL AND ended_at IS NULL;
 CREATE INDEX cursors_leased ON cursors (lease_until) WHERE lease_until IS NOT NULL;
-CREATE INDEX cursors_behind ON cursors (cursor) WHERE head > cursor;
 CREATE INDEX cursors_ended ON cursors (ended_at) WHERE ended_at IS NOT NULL;
 
 -- Scheme, host and port of targets: the key of fairness between hosts.
@@ -147,9 +147,11 @@ CREATE TABLE reservations (
     PRIMARY KEY (user, app, scope, target)
 ) STRICT, WITHOUT ROWID;
 
+-- The log of attempts. Each names the one before it of the same webhook: an index would cost every delivery a page.
 CREATE TABLE attempts (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     webhook    INTEGER NOT NULL,
+    previous   INTEGER,
     workspace  TEXT NOT NULL,
     delivery   TEXT NOT NULL,
     started_at INTEGER NOT NULL,
@@ -160,7 +162,6 @@ CREATE TABLE attempts (
     result     TEXT NOT NULL,
     excerpt    TEXT NOT NULL
 ) STRICT;
-CREATE INDEX attempts_by_webhook ON attempts (webhook, id);
 
 -- Processes that hold leases. Each keeps a file locked; whose lock is free is gone.
 CREATE TABLE holders (
