@@ -49,7 +49,7 @@ LATENESS_TOLERATED: Micros = 60 * MICROSECONDS_PER_SECOND
 _LATENESS_FRACTION = 20
 
 # Doubling further passes any sane cap; this bounds the shift.
-_DOUBLINGS_MAX = 30
+_DOUBLINGS_MAX = 64
 # Digits of a Retry-After in seconds that can still matter: 10**9 s is past every cap.
 _RETRY_AFTER_DIGITS_MAX = 9
 # What the body of a delivery holds around its events: `{"events":[` and `]}`.
@@ -143,7 +143,7 @@ def settle(
                     failing_since=None,
                     failures=0,
                     next_attempt_at=None,
-                    heartbeat_at=next_heartbeat(now, jitter=jitter, policy=policy),
+                    heartbeat_at=_moved_heartbeat(health, now, jitter=jitter, policy=policy),
                 )
             )
         case Gone(content):
@@ -197,6 +197,26 @@ def backoff(retries: int, jitter: float, policy: Policy) -> Micros:
 def next_heartbeat(now: Micros, *, jitter: float, policy: Policy) -> Micros:
     """When a quiet webhook is told that we live: 0.9 to 1.0 of the interval on, so that they spread."""
     return now + int(policy.heartbeat_every * (0.9 + jitter / 10))
+
+
+def _moved_heartbeat(health: Health, now: Micros, *, jitter: float, policy: Policy) -> Micros:
+    """Leave a heartbeat's time alone until it comes, then see whether the webhook was quiet (`not_yet_quiet`).
+
+    Moving it with each delivery would make the one index that orders all quiet webhooks the busiest of all.
+    """
+    return (
+        health.heartbeat_at
+        if health.heartbeat_at > now
+        else next_heartbeat(now, jitter=jitter, policy=policy)
+    )
+
+
+def not_yet_quiet(health: Health, *, now: Micros, jitter: float, policy: Policy) -> Health | None:
+    """Where a heartbeat is due on a webhook that was served since: its health with the time it is due then."""
+    served = health.last_success_at
+    if served is None or not 0 <= now - served < policy.heartbeat_every * 9 // 10:
+        return None
+    return replace(health, heartbeat_at=next_heartbeat(served, jitter=jitter, policy=policy))
 
 
 def deletion_at(health: Health, policy: Policy) -> Micros | None:

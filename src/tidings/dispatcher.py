@@ -41,10 +41,12 @@ from tidings.model import (
     Delivery,
     End,
     Gone,
+    Health,
     Keep,
     Micros,
     NoAnswer,
     Outcome,
+    Position,
     Post,
     Record,
     Refused,
@@ -289,17 +291,25 @@ class Dispatcher:
     async def _deliver(self, claim: Claim) -> Record:
         """Take a claim through all steps but the last."""
         batch = self._cut(claim)
-        backlog = claim.head > claim.cursor
-        if backlog and not batch.events:
-            return self._unsent(claim, batch)
         started = self._clocks.now()
+        if not batch.events:
+            if claim.head > claim.cursor:
+                return self._unsent(claim, claim.health, cursor=batch.end)
+            later = None if claim.health.failures else self._not_yet_quiet(claim, started)
+            if later is not None:
+                return self._unsent(claim, later, cursor=batch.end)
         if claim.gid in self._slots.withdrawn or started + self._policy.delivery_timeout > claim.lease.until:
-            return self._unsent(claim, Batch((), claim.cursor))
+            return self._unsent(claim, claim.health, cursor=claim.cursor)
         name = delivery_id(claim, batch)
         began = self._clocks.elapsed()
         reply = await self._send(claim, batch, name=name, started=started)
         took = max(0, self._clocks.elapsed() - began)
         return self._settle(claim, batch, reply, name=name, started=started, took=took)
+
+    def _not_yet_quiet(self, claim: Claim, now: Micros) -> Health | None:
+        return delivery.not_yet_quiet(
+            claim.health, now=now, jitter=self._clocks.jitter(), policy=self._policy
+        )
 
     def _cut(self, claim: Claim) -> Batch:
         return delivery.cut(
@@ -356,13 +366,13 @@ class Dispatcher:
             settled_at=now,
         )
 
-    def _unsent(self, claim: Claim, batch: Batch) -> Record:
-        """Nothing of the page is wanted, or it must not be sent now: neither a success nor a failure."""
+    def _unsent(self, claim: Claim, health: Health, *, cursor: Position) -> Record:
+        """Nothing is to be sent, or it must not be sent now: neither a success nor a failure."""
         return Record(
             lease=claim.lease,
-            verdict=Keep(claim.health),
-            cursor=batch.end,
-            batch_end=claim.batch_end if batch.end < (claim.batch_end or 0) else None,
+            verdict=Keep(health),
+            cursor=cursor,
+            batch_end=claim.batch_end if cursor < (claim.batch_end or 0) else None,
             epoch=claim.epoch,
             attempt=None,
             settled_at=self._clocks.now(),

@@ -263,8 +263,36 @@ def test_a_success_ends_the_run(before: Health) -> None:
         last_success_at=NOW + SECOND,
         last_failure_at=before.last_failure_at,
         last_failure_content=before.last_failure_content,
-        heartbeat_at=delivery.next_heartbeat(NOW + SECOND, jitter=0.5, policy=POLICY),
+        heartbeat_at=before.heartbeat_at,
     )
+
+
+def test_a_heartbeat_that_came_moves_on() -> None:
+    """One that has not come is left where it is: its index would else be written with every delivery."""
+    due = replace(HEALTHY, heartbeat_at=NOW)
+    after = kept(settled(due, Delivered(), now=NOW + SECOND))
+    assert after.heartbeat_at == delivery.next_heartbeat(NOW + SECOND, jitter=0.5, policy=POLICY)
+
+
+@pytest.mark.parametrize(
+    ("served", "quiet"),
+    [
+        (None, True),
+        (NOW, False),
+        (NOW - POLICY.heartbeat_every * 9 // 10 + 1, False),
+        (NOW - POLICY.heartbeat_every * 9 // 10, True),
+        (NOW + SECOND, True),  # a clock that was set back
+    ],
+)
+def test_a_heartbeat_is_only_for_the_quiet(served: int | None, quiet: bool) -> None:
+    health = replace(HEALTHY, last_success_at=served, heartbeat_at=NOW)
+    later = delivery.not_yet_quiet(health, now=NOW, jitter=0.5, policy=POLICY)
+    if quiet or served is None:
+        assert later is None
+    else:
+        assert later == replace(
+            health, heartbeat_at=delivery.next_heartbeat(served, jitter=0.5, policy=POLICY)
+        )
 
 
 def test_the_first_failure_begins_a_run() -> None:

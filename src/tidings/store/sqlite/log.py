@@ -116,7 +116,6 @@ def _append(
                 continue
             known.add(identity)
         last += 1
-        scopes = [places.id_of(gid) for gid in hierarchy.scopes(draft.resource, draft.parent)]
         created_at = now if draft.created_at is None else draft.created_at
         rows.append(
             (
@@ -130,7 +129,7 @@ def _append(
                 draft.external_id,
                 created_at,
                 now,
-                json.dumps(scopes),
+                places.scopes(hierarchy, draft.resource, draft.parent),
                 wire.render(draft, resource=resource, parent=parent, created_at=created_at).decode(),
             )
         )

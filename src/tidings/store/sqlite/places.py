@@ -12,7 +12,7 @@ from typing import Final
 
 from tidings.hierarchy import Hierarchy
 from tidings.model import Micros, Resource, ResourceDraft
-from tidings.store.sqlite.rows import read_meta
+from tidings.store.sqlite.rows import dump_ids, read_meta
 
 # Resources whose ancestors are remembered: some 100 MiB at the very most, some 10 MiB in practice.
 REMEMBERED_MAX: Final = 10_000
@@ -40,6 +40,8 @@ class Places:
         # For each gid asked for: itself and everything above it.
         self._closures: OrderedDict[str, tuple[Resource, ...]] = OrderedDict()
         self._ids: dict[str, int] = {}
+        # The scopes of an event on a resource without a parent of its own, as `events.scopes` holds them.
+        self._scopes: dict[str, str] = {}
 
     def load(
         self, connection: sqlite3.Connection, gids: Iterable[str], *, workspaces: frozenset[str] | None
@@ -61,9 +63,15 @@ class Places:
             self._remember(missing, found)
         return Hierarchy(found.values(), workspaces=workspaces)
 
-    def id_of(self, gid: str) -> int:
-        """The row id of a resource that was loaded or written in this transaction."""
-        return self._ids[gid]
+    def scopes(self, hierarchy: Hierarchy, resource: str, parent: str | None) -> str:
+        """The row ids an event is visible from, as a JSON array."""
+        known = self._scopes.get(resource) if parent is None else None
+        if known is None:
+            known = dump_ids([self._ids[gid] for gid in hierarchy.scopes(resource, parent)])
+            # Not what this transaction itself changed: it may yet be undone.
+            if parent is None and not hierarchy.changed and len(self._scopes) < REMEMBERED_MAX:
+                self._scopes[resource] = known
+        return known
 
     def write(self, connection: sqlite3.Connection, changed: Mapping[str, Resource], *, now: Micros) -> None:
         """Write resources that were created or changed."""
@@ -85,6 +93,7 @@ class Places:
         """Say to every process that the hierarchy changed."""
         connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'hierarchy'")
         self._closures.clear()
+        self._scopes.clear()
 
     def reset(self) -> None:
         """Remember nothing: the transaction it was seen in was undone."""
@@ -94,6 +103,7 @@ class Places:
         version = read_meta(connection, "hierarchy")
         if version != self._version:
             self._closures.clear()
+            self._scopes.clear()
             self._ids.clear()
             self._version = version
 

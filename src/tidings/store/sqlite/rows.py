@@ -44,6 +44,10 @@ def end_of_log(connection: sqlite3.Connection) -> int:
     return end_of(connection, "events")
 
 
+def dump_ids(ids: Sequence[int]) -> str:
+    return json.dumps(ids, separators=(",", ":"))
+
+
 # -- filters and secrets ---------------------------------------------------------------------------
 
 
