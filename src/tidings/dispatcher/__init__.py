@@ -1,0 +1,204 @@
+"""The engine: claim → cut → sign → post → settle → record.
+
+The dispatcher runs at its own pace. Hints (an event was published, a slot became free, another process wrote) only
+wake it sooner; with every hint lost, a look at the store finds the same work, later.
+
+Three rules hold it together:
+
+- What is claimed starts at once: a claim asks for no more than there are free slots, in total and per origin.
+- A slot is free again only when its record is durable. So when the store fails, records wait, slots stay taken, and
+  claiming stops by itself: a full disk does not resend every batch for ever.
+- The fence decides whether a record counts. Time decides only when others may try.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from tidings.delivery import LATENESS_TOLERATED, Policy
+from tidings.dispatcher.attempt import Clocks, Means, Unseal, deliver, delivery_id
+from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder
+from tidings.dispatcher.slots import Slots
+from tidings.errors import StoreUnavailable
+from tidings.limits import CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND
+from tidings.model import Claim, Claimed, ClaimRequest, Micros, Post, Record
+from tidings.store import Engine
+
+__all__ = ["Clocks", "Dispatcher", "Unseal", "delivery_id"]
+
+# How soon work of other processes on the same database is seen, seconds.
+POLL_SECONDS: Final = 0.1
+# At the end, records get this long beyond the last delivery's deadline, seconds.
+DRAIN_SLACK_SECONDS: Final = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Delivers what lies behind cursors, for as long as `run` runs."""
+
+    def __init__(
+        self, store: Engine, post: Post, *, policy: Policy, clocks: Clocks, unseal: Unseal, concurrency: int
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._clocks = clocks
+        self._means = Means(post, policy, clocks, unseal)
+        self._slots = Slots(concurrency)
+        self._holder: int | None = None
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._recorder = Recorder(store, self._slots, freed=self.wake)
+        # When the loop last turned, by the clock that only goes forward: readiness looks at it.
+        self.pulse: Micros = clocks.elapsed()
+
+    # -- what others tell it -----------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Say that there may be something to do. Losing this call costs time, nothing else."""
+        self._wake.set()
+
+    def withdraw(self, gid: str) -> None:
+        """Say that a webhook has ended: a delivery that is claimed but has not started does not start."""
+        if any(claim.gid == gid for claim in self._slots.claims.values()):
+            self._slots.withdrawn.add(gid)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._slots.claims)
+
+    # -- running -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver until `drain` is called and everything in flight is recorded.
+
+        Raises:
+            Exception: a mistake of ours. The process must end: its leases are then free for another.
+        """
+        await self._start()
+        async with asyncio.TaskGroup() as tasks:
+            recorder = tasks.create_task(self._recorder.run())
+            while not self._draining:
+                if not await self._turn(tasks):
+                    await self._rest()
+            await self._finish()
+            recorder.cancel()
+        await self._stop()
+
+    async def run_once(self) -> int:
+        """Claim once, deliver what was claimed, record it; gives how many claims there were."""
+        if self._holder is None:
+            await self._start()
+        claims = (await self._claim()).claims
+        records = await asyncio.gather(*map(self._deliver, claims))
+        await self._store.record(records)
+        for claim in claims:
+            self._slots.release(claim.lease.webhook)
+        return len(claims)
+
+    def drain(self) -> None:
+        """Start nothing more; `run` returns when what is in flight is recorded."""
+        self._draining = True
+        self._wake.set()
+
+    async def _start(self) -> None:
+        now = self._clocks.now()
+        self._holder = await self._store.take_holder(now=now)
+        await self._store.spread_heartbeats(
+            now=now, overdue_by=LATENESS_TOLERATED, interval=self._policy.heartbeat_every
+        )
+
+    async def _finish(self) -> None:
+        """Wait until what is in flight is recorded; not for ever, as the store may not come back."""
+        seconds = self._policy.delivery_timeout / MICROSECONDS_PER_SECOND + DRAIN_SLACK_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                while self._slots.claims:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            logger.error("%d deliveries could not be recorded; they will be made again", self.in_flight)
+
+    async def _stop(self) -> None:
+        if self._holder is not None:
+            holder, self._holder = self._holder, None
+            try:
+                await self._store.drop_holder(holder)
+            except StoreUnavailable as error:
+                logger.warning("leases are left to run out: %s", error)
+
+    async def _turn(self, tasks: asyncio.TaskGroup) -> bool:
+        """Claim what there is room for, and start delivering it; gives whether to look again at once."""
+        self.pulse = self._clocks.elapsed()
+        self._wake.clear()
+        if self._recorder.failing or self._slots.free <= 0:
+            return False
+        try:
+            claimed = await self._claim()
+        except StoreUnavailable as error:
+            logger.error("nothing can be claimed: %s", error)
+            await asyncio.sleep(STORE_PAUSE_SECONDS)
+            return False
+        for claim in claimed.claims:
+            tasks.create_task(self._attempt(claim))
+        return bool(claimed.claims) or claimed.behind
+
+    async def _claim(self) -> Claimed:
+        assert self._holder is not None, "claims need a holder"
+        now, lease = self._clocks.now(), self._policy.delivery_timeout + LEASE_SLACK
+        claimed = await self._store.claim(
+            ClaimRequest(
+                now=now,
+                holder=self._holder,
+                lease=lease,
+                limit=min(self._slots.free, CLAIM_MAX),
+                failing_limit=self._slots.failing_free,
+                per_origin=self._slots.per_origin,
+                in_flight=dict(self._slots.origins),
+                batch_max=self._policy.batch_max,
+                wait_max=self._policy.retry_max,
+                held=self._slots.held(now=now, lease=lease),
+            )
+        )
+        for claim in claimed.claims:
+            self._slots.take(claim)
+        return claimed
+
+    async def _rest(self) -> None:
+        """Wait for a hint, for the next thing that is due, or for another process's writing."""
+        if self._recorder.failing or self._slots.free <= 0:
+            await self._wait(self._wake, POLL_SECONDS)
+            return
+        try:
+            due = await self._store.next_due_at()
+            now = self._clocks.now()
+            if due is not None and due <= now:
+                # It waits for a slot, or became due this moment; and it hides what becomes due behind it.
+                await self._wait(self._wake, POLL_SECONDS)
+                return
+            while not self._wake.is_set():
+                self.pulse = self._clocks.elapsed()
+                left = POLL_SECONDS
+                if due is not None:
+                    left = min(left, (due - self._clocks.now()) / MICROSECONDS_PER_SECOND)
+                if left <= 0 or await self._store.changed():
+                    return
+                await self._wait(self._wake, left)
+        except StoreUnavailable as error:
+            logger.error("the store cannot be looked at: %s", error)
+            await asyncio.sleep(STORE_PAUSE_SECONDS)
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    # -- one attempt -------------------------------------------------------------------------------
+
+    async def _attempt(self, claim: Claim) -> None:
+        self._recorder.add(await self._deliver(claim))
+
+    async def _deliver(self, claim: Claim) -> Record:
+        return await deliver(claim, self._means, withdrawn=self._slots.withdrawn.__contains__)

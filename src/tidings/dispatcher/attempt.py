@@ -1,0 +1,189 @@
+"""One attempt, as a value going through named steps: cut → sign → post → settle. Nothing here writes."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tidings import delivery, signing
+from tidings.delivery import Policy
+from tidings.limits import ATTEMPT_EXCERPT_BYTES_MAX, MICROSECONDS_PER_SECOND
+from tidings.matching import accepts
+from tidings.model import (
+    Answer,
+    Attempt,
+    Batch,
+    Claim,
+    Delivered,
+    Delivery,
+    Gone,
+    Health,
+    Keep,
+    Micros,
+    NoAnswer,
+    Outcome,
+    Position,
+    Post,
+    Record,
+    Refused,
+    Reply,
+    SealedSecret,
+    Trouble,
+)
+from tidings.sealing import UnsealError
+from tidings.wire.events import envelope
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The time of day, a clock that only goes forward, and the dice; the first two in microseconds."""
+
+    now: Callable[[], Micros]
+    elapsed: Callable[[], Micros]
+    jitter: Callable[[], float]
+
+
+Unseal = Callable[[SealedSecret, str], str]
+"""Opens a sealed secret of a webhook (its gid); may raise `UnsealError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an attempt is made with."""
+
+    post: Post
+    policy: Policy
+    clocks: Clocks
+    unseal: Unseal
+
+
+async def deliver(claim: Claim, means: Means, *, withdrawn: Callable[[str], bool]) -> Record:
+    """Take a claim through all steps; gives what is to be recorded.
+
+    `withdrawn` says whether a webhook (its gid) has ended since it was claimed: then nothing is sent any more.
+    """
+    batch = _cut(claim, means.policy)
+    started = means.clocks.now()
+    if not batch.events:
+        if claim.head > claim.cursor:
+            return _unsent(claim, claim.health, cursor=batch.end, now=started)
+        later = None if claim.health.failures else _not_yet_quiet(claim, means, started)
+        if later is not None:
+            return _unsent(claim, later, cursor=batch.end, now=started)
+    # The lease must cover the whole delivery, or another process might begin one beside it.
+    if withdrawn(claim.gid) or started + means.policy.delivery_timeout > claim.lease.until:
+        return _unsent(claim, claim.health, cursor=claim.cursor, now=started)
+    name = delivery_id(claim, batch)
+    began = means.clocks.elapsed()
+    reply = await _send(claim, batch, means, name=name, started=started)
+    took = max(0, means.clocks.elapsed() - began)
+    return _settle(claim, batch, reply, means, name=name, started=started, took=took)
+
+
+def _cut(claim: Claim, policy: Policy) -> Batch:
+    return delivery.cut(
+        claim.page,
+        [accepts(claim.filters, event) for event in claim.page],
+        cursor=claim.cursor,
+        batch_end=claim.batch_end,
+        batch_max=policy.batch_max,
+        last=None if claim.more else claim.batch_end or claim.head,
+    )
+
+
+def _not_yet_quiet(claim: Claim, means: Means, now: Micros) -> Health | None:
+    return delivery.not_yet_quiet(claim.health, now=now, jitter=means.clocks.jitter(), policy=means.policy)
+
+
+def _unsent(claim: Claim, health: Health, *, cursor: Position, now: Micros) -> Record:
+    """Nothing is to be sent, or it must not be sent now: neither a success nor a failure."""
+    return Record(
+        lease=claim.lease,
+        verdict=Keep(health),
+        cursor=cursor,
+        batch_end=claim.batch_end if cursor < (claim.batch_end or 0) else None,
+        epoch=claim.epoch,
+        attempt=None,
+        settled_at=now,
+    )
+
+
+async def _send(claim: Claim, batch: Batch, means: Means, *, name: str, started: Micros) -> Reply:
+    try:
+        secrets = [
+            means.unseal(secret, claim.gid)
+            for secret in claim.secrets
+            if secret.valid_until is None or secret.valid_until > started
+        ]
+    except UnsealError as error:
+        logger.error("%s", error)
+        return NoAnswer(Trouble.SEALED, str(error))
+    body = envelope([event.wire for event in batch.events])
+    headers = signing.delivery_headers(
+        secrets,
+        body,
+        webhook=claim.gid,
+        delivery=name,
+        timestamp_seconds=started // MICROSECONDS_PER_SECOND,
+    )
+    return await means.post(Delivery(claim.target, headers, body, means.policy.delivery_timeout))
+
+
+def _settle(
+    claim: Claim, batch: Batch, reply: Reply, means: Means, *, name: str, started: Micros, took: Micros
+) -> Record:
+    """Decide what the reply means. Pure, but for one throw of the dice."""
+    now = started + took
+    outcome = delivery.judge(reply, now=now, policy=means.policy)
+    verdict = delivery.settle(
+        claim.health,
+        outcome,
+        started=started,
+        now=now,
+        jitter=means.clocks.jitter(),
+        policy=means.policy,
+    )
+    delivered = isinstance(outcome, Delivered)
+    return Record(
+        lease=claim.lease,
+        verdict=verdict,
+        cursor=batch.end if delivered else claim.cursor,
+        batch_end=batch.end if batch.events and not delivered else None,
+        epoch=claim.epoch,
+        attempt=_logged(batch, reply, outcome, name=name, started=started, took=took),
+        settled_at=now,
+    )
+
+
+def delivery_id(claim: Claim, batch: Batch) -> str:
+    """Name a delivery by what it carries, so that the same batch has the same id however often it is sent.
+
+    Even a process that was killed before it could record gives the batch the same id when it sends it again. A
+    heartbeat carries nothing and is named by its claim.
+    """
+    what = f"{claim.cursor}-{batch.end}" if batch.events else f"heartbeat-{claim.lease.fence}"
+    return hashlib.sha256(f"{claim.gid}/{claim.epoch}/{what}".encode()).hexdigest()[:32]
+
+
+def _logged(
+    batch: Batch, reply: Reply, outcome: Outcome, *, name: str, started: Micros, took: Micros
+) -> Attempt:
+    status: int | None
+    match reply:
+        case Answer(status=status, body=body):
+            excerpt = body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+            result = {Delivered: "delivered", Refused: "refused", Gone: "gone"}[type(outcome)]
+        case NoAnswer(trouble=trouble, text=excerpt):
+            status, result = None, trouble.value
+    return Attempt(
+        delivery=name,
+        started_at=started,
+        duration=took,
+        events=len(batch.events),
+        heartbeat=not batch.events,
+        status=status,
+        result=result,
+        excerpt=delivery.cut_text(excerpt, ATTEMPT_EXCERPT_BYTES_MAX),
+    )

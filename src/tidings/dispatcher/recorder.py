@@ -1,0 +1,79 @@
+"""Writing what attempts came to, many in a transaction, until the store has taken them."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tidings.dispatcher.slots import Slots
+from tidings.errors import StoreUnavailable
+from tidings.limits import RECORD_MAX
+from tidings.model import Claim, End, Record
+from tidings.store import Engine
+
+# How long to leave a failing store alone, seconds.
+STORE_PAUSE_SECONDS: Final = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Takes records in any order, writes what waits, frees the slots. `freed` is called each time some are free."""
+
+    def __init__(self, store: Engine, slots: Slots, *, freed: Callable[[], None]) -> None:
+        self._store = store
+        self._slots = slots
+        self._freed = freed
+        self._waiting: list[Record] = []
+        self._something = asyncio.Event()
+        # The store did not take what the network has seen: until it does, nothing more may be claimed.
+        self.failing = False
+
+    def add(self, record: Record) -> None:
+        self._waiting.append(record)
+        self._something.set()
+
+    async def run(self) -> None:
+        """Write what waits, one transaction after another, until cancelled."""
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while self._waiting:
+                records, self._waiting = self._waiting[:RECORD_MAX], self._waiting[RECORD_MAX:]
+                await self._write(records)
+                for record in records:
+                    _log(self._slots.claims[record.lease.webhook], record)
+                    self._slots.release(record.lease.webhook)
+                self._freed()
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        """Keep trying: what the network has seen must be written, and nothing is claimed before it is."""
+        while True:
+            try:
+                await self._store.record(records)
+            except StoreUnavailable as error:
+                self.failing = True
+                logger.error("%d attempts wait to be recorded: %s", len(records), error)
+                await asyncio.sleep(STORE_PAUSE_SECONDS)
+            else:
+                self.failing = False
+                return
+
+
+def _log(claim: Claim, record: Record) -> None:
+    """One line per failed attempt and per end; successes are in the log of attempts."""
+    attempt = record.attempt
+    if attempt is None or attempt.result == "delivered":
+        return
+    verdict = record.verdict
+    fields = {
+        "webhook": claim.gid,
+        "delivery": attempt.delivery,
+        "result": attempt.result,
+        "status": attempt.status,
+        "failures": verdict.health.failures,
+    }
+    if isinstance(verdict, End):
+        logger.warning("webhook ended: %s", verdict.reason, extra=fields)
+    else:
+        logger.info("delivery failed", extra=fields)

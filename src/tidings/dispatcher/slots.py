@@ -1,0 +1,54 @@
+"""The deliveries in flight, and how much room is left: in total, per origin, and for failing webhooks."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from tidings.model import Claim, Micros
+
+# Failing webhooks, and each origin, get at most this fraction of the slots.
+SHARE: Final = 4
+
+
+@dataclass(slots=True)
+class Slots:
+    """What is in flight. A slot is taken when its claim is made, and free again when its record is durable."""
+
+    total: int
+    claims: dict[int, Claim] = field(default_factory=dict)
+    origins: Counter[int] = field(default_factory=Counter)
+    failing: int = 0
+    # Webhooks in flight that were ended since they were claimed: their delivery must not start any more.
+    withdrawn: set[str] = field(default_factory=set)
+
+    @property
+    def free(self) -> int:
+        return self.total - len(self.claims)
+
+    @property
+    def failing_free(self) -> int:
+        return max(1, self.total // SHARE) - self.failing
+
+    @property
+    def per_origin(self) -> int:
+        return max(1, self.total // SHARE)
+
+    def held(self, *, now: Micros, lease: Micros) -> tuple[int, ...]:
+        """The webhooks in flight, once the clock says that a lease of theirs is over, or not yet begun."""
+        oldest = next(iter(self.claims.values()), None)
+        if oldest is None or now < oldest.lease.until <= now + lease:
+            return ()
+        return tuple(self.claims)
+
+    def take(self, claim: Claim) -> None:
+        self.claims[claim.lease.webhook] = claim
+        self.origins[claim.origin] += 1
+        self.failing += bool(claim.health.failures)
+
+    def release(self, webhook: int) -> None:
+        claim = self.claims.pop(webhook)
+        self.withdrawn.discard(claim.gid)
+        self.failing -= bool(claim.health.failures)
+        self.origins[claim.origin] -= 1
+        if not self.origins[claim.origin]:
+            del self.origins[claim.origin]
