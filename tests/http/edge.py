@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from tests.http import described
 from tests.serving import PROJECT, SECTION, TASK, USER, WORKSPACE
 from tidings.config import Settings
 from tidings.config.values import SqliteFile
@@ -148,14 +149,19 @@ class Edge:
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> httpx.Response:
-        """One call, whatever it answers. `data` goes out as `{"data": …}`; `more` is httpx's own."""
+        """One call, whatever it answers, so long as that is described.
+
+        `data` goes out as `{"data": …}`; `more` is httpx's own.
+        """
         if data is not None:
             more["json"] = {"data": data}
         sent = dict(headers or {})
         if token is not None:
             sent.setdefault("Authorization", f"Bearer {token}")
         url = path if path.startswith(("http:", "https:", ROOT)) else API + path
-        return await self.client.request(method, url.removeprefix(ROOT), headers=sent, **more)
+        response = await self.client.request(method, url.removeprefix(ROOT), headers=sent, **more)
+        described.check(response)
+        return response
 
     async def ask(self, method: str, path: str, **more: Any) -> Any:
         """One call that must succeed; its `data`."""

@@ -34,7 +34,7 @@ from tidings.wire import times, values
 from tidings.wire.bodies import Body, data_entries
 from tidings.wire.resources import parse_inline
 
-_CHANGE_ACTIONS: Final = ("changed", "added", "removed")
+CHANGE_ACTIONS: Final = ("changed", "added", "removed")
 _CHANGE_VALUES: Final = ("new_value", "added_value", "removed_value")
 # Which actions tell receivers the parent (contract §12.21).
 _PARENT_TOLD: Final = frozenset({Action.ADDED, Action.REMOVED})
@@ -119,10 +119,10 @@ def _parse_change(value: object, action: Action, path: str) -> Change | None:
         raise BadRequest.at(path, 'Missing input (the action is "changed")', code="missing_input")
     record = values.record(value, path)
     kind = record.get("action")
-    if kind not in _CHANGE_ACTIONS:
+    if kind not in CHANGE_ACTIONS:
         raise BadRequest.at(
             values.join(path, "action"),
-            f"must be one of {', '.join(_CHANGE_ACTIONS)}, not {values.shown(kind)}",
+            f"must be one of {', '.join(CHANGE_ACTIONS)}, not {values.shown(kind)}",
             code="invalid_action",
         )
     return Change(
