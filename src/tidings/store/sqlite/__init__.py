@@ -5,7 +5,8 @@ transactions themselves are plain functions over a connection, filed by noun:
 
     schema         opening and migrating          places        the hierarchy
     log            append and trim                establishing  webhooks
-    engine         mark, claim, record            access        tokens
+    claiming       mark, claim                    recording     records, attempts
+    waiting        when there will be work        access        tokens
     holders        who holds leases               rows          columns to model and back
 """
 
@@ -37,7 +38,7 @@ from tidings.model import (
     Webhook,
 )
 from tidings.store import LoggedAttempt, Reservation
-from tidings.store.sqlite import access, engine, establishing, log, schema
+from tidings.store.sqlite import access, claiming, establishing, log, recording, schema, waiting
 from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import read_meta, write_meta
@@ -210,13 +211,13 @@ class SqliteStore:
         return await self._write(self._holders.release_dead, Rank.CLAIM)
 
     async def claim(self, request: ClaimRequest) -> Claimed:
-        return await self._write(lambda connection: engine.claim(connection, request), Rank.CLAIM)
+        return await self._write(lambda connection: claiming.claim(connection, request), Rank.CLAIM)
 
     async def record(self, records: Sequence[Record]) -> int:
-        return await self._write(lambda connection: engine.record(connection, records), Rank.RECORD)
+        return await self._write(lambda connection: recording.record(connection, records), Rank.RECORD)
 
     async def next_due_at(self) -> Micros | None:
-        return await self._read(engine.next_due_at)
+        return await self._read(waiting.next_due_at)
 
     async def changed(self) -> bool:
         seen = self._data_version()
@@ -237,13 +238,13 @@ class SqliteStore:
 
     async def spread_heartbeats(self, *, now: Micros, overdue_by: Micros, interval: Micros) -> None:
         await self._write(
-            lambda connection: engine.spread_heartbeats(
+            lambda connection: waiting.spread_heartbeats(
                 connection, now=now, overdue_by=overdue_by, interval=interval
             )
         )
 
     async def oldest_due_at(self, *, now: Micros) -> Micros | None:
-        return await self._read(engine.oldest_due_at)
+        return await self._read(waiting.oldest_due_at)
 
     # -- tokens ------------------------------------------------------------------------------------
 

@@ -9,14 +9,12 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-
 from tidings.errors import Conflict
 from tidings.hierarchy import Hierarchy
 from tidings.limits import IDEMPOTENCY_LIFETIME
 from tidings.model import EventDraft, Idempotency, Keeping, Micros, Publication, Published
 from tidings.store.sqlite.places import Places, referenced
-from tidings.store.sqlite.rows import end_of_log
+from tidings.store.sqlite.rows import dump_set, end_of_log
 from tidings.wire import events as wire
 
 # Rows deleted in one transaction of trimming: a few milliseconds.
@@ -91,8 +89,6 @@ _SCOPES: Final = """
     SELECT s.value, e.position FROM events e, json_each(e.scopes) s WHERE e.position > ?
 """
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 def _append(
     connection: sqlite3.Connection,
@@ -101,7 +97,7 @@ def _append(
     drafts: Sequence[EventDraft],
     now: Micros,
 ) -> int:
-    """Insert the events and their scopes: one statement each, however many there are (see `engine.py` on sets)."""
+    """Insert the events and their scopes: one statement each, however many there are (see `claiming.py` on sets)."""
     end = last = end_of_log(connection)
     known = _known_ids(connection, hierarchy, drafts)
     rows: list[tuple[object, ...]] = []
@@ -134,7 +130,7 @@ def _append(
             )
         )
     if rows:
-        connection.execute(_EVENTS, (_encode(rows).decode(),))
+        connection.execute(_EVENTS, (dump_set(rows),))
         connection.execute(_SCOPES, (end,))
     return last
 

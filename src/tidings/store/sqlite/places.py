@@ -12,7 +12,7 @@ from typing import Final
 
 from tidings.hierarchy import Hierarchy
 from tidings.model import Micros, Resource, ResourceDraft
-from tidings.store.sqlite.rows import dump_ids, read_meta
+from tidings.store.sqlite.rows import dump_set, read_meta
 
 # Resources whose ancestors are remembered: some 100 MiB at the very most, some 10 MiB in practice.
 REMEMBERED_MAX: Final = 10_000
@@ -67,7 +67,7 @@ class Places:
         """The row ids an event is visible from, as a JSON array."""
         known = self._scopes.get(resource) if parent is None else None
         if known is None:
-            known = dump_ids([self._ids[gid] for gid in hierarchy.scopes(resource, parent)])
+            known = dump_set([self._ids[gid] for gid in hierarchy.scopes(resource, parent)])
             # Not what this transaction itself changed: it may yet be undone.
             if parent is None and not hierarchy.changed and len(self._scopes) < REMEMBERED_MAX:
                 self._scopes[resource] = known

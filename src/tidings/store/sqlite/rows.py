@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from tidings.model import (
     Attempt,
     EndReason,
@@ -21,6 +23,8 @@ from tidings.model import (
     Webhook,
 )
 from tidings.wire.webhooks import read_filters, render_filter
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> Any:
@@ -44,8 +48,9 @@ def end_of_log(connection: sqlite3.Connection) -> int:
     return end_of(connection, "events")
 
 
-def dump_ids(ids: Sequence[int]) -> str:
-    return json.dumps(ids, separators=(",", ":"))
+def dump_set(rows: object) -> str:
+    """Rows as one JSON text, for a statement that works on a set of them (see `claiming.py`)."""
+    return _encode(rows).decode()
 
 
 # -- filters and secrets ---------------------------------------------------------------------------

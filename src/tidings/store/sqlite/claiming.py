@@ -1,4 +1,4 @@
-"""What dispatchers do in SQLite: mark, claim, record.
+"""Finding work in SQLite: mark, claim.
 
 The marker alone writes `head`, the record alone moves `cursor`; work is where `head > cursor`. Both are plain columns
 of the small `cursors` rows, and the partial indexes that find work are conditions on them, so nothing can say that
@@ -12,25 +12,21 @@ event loop; a call per row would cost more in waiting than all the SQL together.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from tidings.limits import BATCH_BYTES_MAX, MARK_MAX, SCAN_MAX
-from tidings.model import Claim, Claimed, ClaimRequest, End, Event, Health, Lease, Micros, Record
+from tidings.model import Claim, Claimed, ClaimRequest, Event, Health, Lease, Micros
 from tidings.store.sqlite.rows import (
-    ATTEMPT_COLUMNS,
-    dump_attempt,
-    end_of,
+    dump_set,
     load_filters,
     load_secrets,
     read_meta,
     write_meta,
 )
-
-# -- finding work ----------------------------------------------------------------------------------
 
 MARK: Final = """
     UPDATE cursors SET head = marks.position
@@ -51,26 +47,27 @@ FREE_EXPIRED: Final = """
         AND webhook NOT IN (SELECT value FROM json_each(:held))
 """
 
-_IDLE: Final = "lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL"
+# Whoever may be served at all.
+IDLE: Final = "lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL"
 _ORIGIN_FREE: Final = "origin NOT IN (SELECT value FROM json_each(:full))"
 
 # Who was served longest ago goes first.
 READY: Final = f"""
     SELECT webhook, origin FROM cursors
-    WHERE head > cursor AND failures = 0 AND {_IDLE} AND {_ORIGIN_FREE}
+    WHERE head > cursor AND failures = 0 AND {IDLE} AND {_ORIGIN_FREE}
     ORDER BY turn LIMIT :limit
 """
 
 FAILING: Final = f"""
     SELECT webhook, origin FROM cursors
-    WHERE failures > 0 AND {_IDLE} AND {_ORIGIN_FREE} AND next_attempt_at <= :now
+    WHERE failures > 0 AND {IDLE} AND {_ORIGIN_FREE} AND next_attempt_at <= :now
     ORDER BY next_attempt_at LIMIT :limit
 """
 
 # Events are a sign of life too, so whoever has some is left to READY: no webhook is found by two statements.
 QUIET: Final = f"""
     SELECT webhook, origin FROM cursors
-    WHERE failures = 0 AND {_IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now AND head <= cursor
+    WHERE failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now AND head <= cursor
     ORDER BY heartbeat_at LIMIT :limit
 """
 
@@ -156,11 +153,6 @@ class _ClaimRow(Struct, array_like=True):
 _decode_claims: Final = msgspec.json.Decoder(list[_ClaimRow]).decode
 _decode_page: Final = msgspec.json.Decoder(list[_EventRow]).decode
 _decode_found: Final = msgspec.json.Decoder(list[tuple[int, int]]).decode
-_encode: Final = msgspec.json.Encoder().encode
-
-
-def _dump(value: object) -> str:
-    return _encode(value).decode()
 
 
 def mark(connection: sqlite3.Connection) -> bool:
@@ -180,13 +172,13 @@ def mark(connection: sqlite3.Connection) -> bool:
 def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claimed:
     behind = mark(connection)
     connection.execute(
-        FREE_EXPIRED, {"now": request.now, "lease": request.lease, "held": _dump(request.held)}
+        FREE_EXPIRED, {"now": request.now, "lease": request.lease, "held": dump_set(request.held)}
     )
     chosen = _choose(connection, request)
     if not chosen:
         return Claimed((), behind)
     until = request.now + request.lease
-    webhooks = _dump(chosen)
+    webhooks = dump_set(chosen)
     connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
     # Without filters every event is taken, so a batch and one more is all that can be of use.
     first = min(_FIRST_EVENTS, request.batch_max + 1)
@@ -250,7 +242,7 @@ class _Choice:
         full = [origin for origin, count in self._in_flight.items() if count >= self._request.per_origin]
         return {
             "now": self._request.now,
-            "full": _dump(full),
+            "full": dump_set(full),
             "limit": limit,
             "wait_max": self._request.wait_max,
         }
@@ -316,139 +308,3 @@ def _load_page(rows: Sequence[_EventRow]) -> tuple[Event, ...]:
         )
         for row in rows
     )
-
-
-# -- recording -------------------------------------------------------------------------------------
-
-
-def _columns(*names: str) -> str:
-    """The entries of JSON arrays as named columns of a table `r`."""
-    entries = ", ".join(f"json_extract(value, '$[{place}]') AS {name}" for place, name in enumerate(names))
-    return f"(SELECT {entries} FROM json_each(?)) AS r"
-
-
-_ATTEMPT_ENTRIES: Final = [f"r.{name}" for name in ATTEMPT_COLUMNS.split(", ")]
-
-# A stale fence finds no row: neither attempt nor record is written.
-ATTEMPT: Final = f"""
-    INSERT INTO attempts (id, webhook, previous, workspace, {ATTEMPT_COLUMNS})
-    SELECT r.attempt, c.webhook, c.last_attempt, w.workspace, {", ".join(_ATTEMPT_ENTRIES)}
-    FROM {_columns("attempt", "webhook", "fence", *ATTEMPT_COLUMNS.split(", "))}
-    JOIN cursors c ON c.webhook = r.webhook AND c.fence = r.fence
-    JOIN webhooks w ON w.id = c.webhook
-"""
-
-FAILURE: Final = f"""
-    UPDATE webhooks SET last_failure_content = r.content
-    FROM {_columns("webhook", "fence", "content")} JOIN cursors c ON c.webhook = r.webhook AND c.fence = r.fence
-    WHERE webhooks.id = r.webhook
-"""
-
-RECORD: Final = f"""
-    UPDATE cursors SET
-        cursor = max(cursors.cursor, r.cursor),
-        batch_end = CASE WHEN cursors.epoch = r.epoch THEN r.batch_end END,
-        failures = r.failures, failing_since = r.failing_since, next_attempt_at = r.next_attempt_at,
-        last_success_at = r.last_success_at, last_failure_at = r.last_failure_at, heartbeat_at = r.heartbeat_at,
-        turn = r.settled_at, holder = NULL, lease_until = NULL,
-        last_attempt = coalesce(r.attempt, cursors.last_attempt),
-        ended_at = CASE WHEN r.ended IS NULL THEN cursors.ended_at ELSE coalesce(cursors.ended_at, r.settled_at) END,
-        ended = coalesce(cursors.ended, r.ended)
-    FROM {
-    _columns(
-        *("webhook", "fence", "cursor", "epoch", "batch_end", "failures", "failing_since", "next_attempt_at"),
-        *("last_success_at", "last_failure_at", "heartbeat_at", "settled_at", "ended", "attempt"),
-    )
-}
-    WHERE cursors.webhook = r.webhook AND cursors.fence = r.fence
-"""
-
-
-def record(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    first = end_of(connection, "attempts") + 1
-    attempts: list[tuple[object, ...]] = []
-    entries: list[tuple[object, ...]] = []
-    for entry in records:
-        attempt = None
-        if entry.attempt is not None:
-            attempt = first + len(attempts)
-            attempts.append((attempt, entry.lease.webhook, entry.lease.fence, *dump_attempt(entry.attempt)))
-        entries.append((*_entries(entry), attempt))
-    if attempts:
-        connection.execute(ATTEMPT, (_dump(attempts),))
-    failures = _failures(records)
-    if failures:
-        connection.execute(FAILURE, (_dump(failures),))
-    return connection.execute(RECORD, (_dump(entries),)).rowcount
-
-
-def _failures(records: Iterable[Record]) -> list[tuple[object, ...]]:
-    """Only a failure changes the content of the last one; a success leaves it (contract §12.18)."""
-    return [
-        (entry.lease.webhook, entry.lease.fence, entry.verdict.health.last_failure_content)
-        for entry in records
-        if entry.attempt is not None and (isinstance(entry.verdict, End) or entry.verdict.health.failures)
-    ]
-
-
-def _entries(entry: Record) -> tuple[object, ...]:
-    """One record as `RECORD` takes it."""
-    health = entry.verdict.health
-    return (
-        entry.lease.webhook,
-        entry.lease.fence,
-        entry.cursor,
-        entry.epoch,
-        entry.batch_end,
-        health.failures,
-        health.failing_since,
-        health.next_attempt_at,
-        health.last_success_at,
-        health.last_failure_at,
-        health.heartbeat_at,
-        entry.settled_at,
-        entry.verdict.reason.value if isinstance(entry.verdict, End) else None,
-    )
-
-
-# -- when to look again ----------------------------------------------------------------------------
-
-_NEXT_DUE: Final = f"""
-    SELECT min(at) FROM (
-        SELECT min(next_attempt_at) AS at FROM cursors WHERE failures > 0 AND {_IDLE}
-        UNION ALL SELECT min(heartbeat_at) FROM cursors WHERE failures = 0 AND {_IDLE}
-        UNION ALL SELECT min(lease_until) FROM cursors WHERE lease_until IS NOT NULL
-    )
-"""
-
-_OLDEST_READY: Final = f"""
-    SELECT e.accepted_at FROM cursors c JOIN event_scopes s ON s.scope = c.scope AND s.position > c.cursor
-    JOIN events e ON e.position = s.position
-    WHERE c.webhook = (
-        SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {_IDLE} ORDER BY turn LIMIT 1
-    )
-    ORDER BY s.position LIMIT 1
-"""
-
-# Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated.
-_SPREAD: Final = f"""
-    UPDATE cursors SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296) * :window / 4294967296
-    WHERE failures = 0 AND {_IDLE} AND (heartbeat_at < :before OR heartbeat_at > :now + :interval)
-"""
-
-
-def next_due_at(connection: sqlite3.Connection) -> Micros | None:
-    (at,) = connection.execute(_NEXT_DUE).fetchone()
-    return None if at is None else int(at)
-
-
-def oldest_due_at(connection: sqlite3.Connection) -> Micros | None:
-    row = connection.execute(_OLDEST_READY).fetchone()
-    return None if row is None else int(row[0])
-
-
-def spread_heartbeats(
-    connection: sqlite3.Connection, *, now: Micros, overdue_by: Micros, interval: Micros
-) -> None:
-    parameters = {"now": now, "before": now - overdue_by, "interval": interval, "window": interval // 10}
-    connection.execute(_SPREAD, parameters)

@@ -1,0 +1,49 @@
+"""When there will be work, how long work has waited, and spreading what would come all at once."""
+
+import sqlite3
+from typing import Final
+
+from tidings.model import Micros
+from tidings.store.sqlite.claiming import IDLE
+
+# -- when to look again ----------------------------------------------------------------------------
+
+NEXT_DUE: Final = f"""
+    SELECT min(at) FROM (
+        SELECT min(next_attempt_at) AS at FROM cursors WHERE failures > 0 AND {IDLE}
+        UNION ALL SELECT min(heartbeat_at) FROM cursors WHERE failures = 0 AND {IDLE}
+        UNION ALL SELECT min(lease_until) FROM cursors WHERE lease_until IS NOT NULL
+    )
+"""
+
+OLDEST_READY: Final = f"""
+    SELECT e.accepted_at FROM cursors c JOIN event_scopes s ON s.scope = c.scope AND s.position > c.cursor
+    JOIN events e ON e.position = s.position
+    WHERE c.webhook = (
+        SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {IDLE} ORDER BY turn LIMIT 1
+    )
+    ORDER BY s.position LIMIT 1
+"""
+
+# Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated.
+SPREAD: Final = f"""
+    UPDATE cursors SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296) * :window / 4294967296
+    WHERE failures = 0 AND {IDLE} AND (heartbeat_at < :before OR heartbeat_at > :now + :interval)
+"""
+
+
+def next_due_at(connection: sqlite3.Connection) -> Micros | None:
+    (at,) = connection.execute(NEXT_DUE).fetchone()
+    return None if at is None else int(at)
+
+
+def oldest_due_at(connection: sqlite3.Connection) -> Micros | None:
+    row = connection.execute(OLDEST_READY).fetchone()
+    return None if row is None else int(row[0])
+
+
+def spread_heartbeats(
+    connection: sqlite3.Connection, *, now: Micros, overdue_by: Micros, interval: Micros
+) -> None:
+    parameters = {"now": now, "before": now - overdue_by, "interval": interval, "window": interval // 10}
+    connection.execute(SPREAD, parameters)
