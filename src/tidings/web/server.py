@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
+from httptools import HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -35,6 +37,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = self._pending_bytes = self._discarded_bytes = 0
         self._in_head = True
         self._began = False
+        self._piece = b""
+        self._declined = b""
         self._timer: asyncio.TimerHandle | None = None
         self._watch(HEAD_SECONDS_MAX)
         if len(self.connections) > CONNECTIONS_MAX:
@@ -58,7 +62,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         continued, self._began = self._in_head, False
+        self._piece, self._declined = data, b""
         super().data_received(data)
+        if self._declined:
+            super().data_received(self._declined)
         # What the parser still holds back: a header that does not end. Where a head began within this piece, what
         # lies before it was another request's.
         if continued and self._in_head and not self._began:
@@ -89,7 +96,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._unwatch()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Decline an offer of another protocol (HTTP/2, by Java's own client with every request).
+
+        The parser takes what follows such a head for the other protocol's. So the request is read again without the
+        offer, its body with it.
+        """
+        offer = sys.exception()
+        if self._declined or not isinstance(offer, HttpParserUpgrade):
+            self.send_400_response("This server speaks HTTP/1.1 only.")
+            return
+        kept = [header for header in self.headers if header[0] != b"upgrade"]
+        head = b"".join(b"%b: %b\r\n" % header for header in kept)
+        line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        self._declined = line + head + b"\r\n" + self._piece[offer.args[0] :]
+        self.parser = HttpRequestParser(self)
+        # As uvicorn has it: answer the first of several requests although more came behind its `close`.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or over a bound, in the words of the API."""
@@ -99,9 +125,6 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(response.body)))
         self.transport.close()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Clients that would rather speak HTTP/2 offer it with every request: nothing to log."""
 
     # -- what follows an early answer --------------------------------------------------------------
 
@@ -119,8 +142,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._unwatch()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+            self._unwatch()
 
 
 class Server(uvicorn.Server):
