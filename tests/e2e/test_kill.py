@@ -84,9 +84,7 @@ def test_every_kill_repeats_at_most_what_was_in_flight(start: Start, receiver: R
     service.create_webhook(PROJECT, receiver.url())
     for turn in range(3):
         service.publish(*(numbered(turn * PER_CALL * 5 + number) for number in range(PER_CALL * 5)))
-        receiver.wait_until(
-            lambda turn=turn: len(firsts(received(receiver))) > turn * PER_CALL * 5 + PER_CALL
-        )
+        receiver.wait_until(partial(has_received, receiver, turn * PER_CALL * 5 + PER_CALL))
         service.kill()
         service.restart()
     everything = 3 * PER_CALL * 5
