@@ -13,6 +13,7 @@
     │   └── TooManyRequests       429, after a while
     ├── StoreUnavailable          503, the operator must act; nothing was accepted
     ├── StoreUnfit                the operator must choose another database; nothing was started
+    ├── CannotListen              the operator must free the address; nothing was started
     └── SettingsError             the operator must change the settings; nothing was started
 
 Each leaf carries the status it is answered with. `code` is stable and machine-readable: programs may branch
@@ -114,6 +115,10 @@ class StoreUnavailable(TidingsError):
 
 class StoreUnfit(TidingsError):
     """The database is not one this version can serve: another program's, newer, or sealed with another key."""
+
+
+class CannotListen(TidingsError):
+    """The address is another process's, or not this machine's."""
 
 
 class SettingsError(TidingsError):

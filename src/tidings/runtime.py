@@ -7,8 +7,10 @@ import asyncio
 import base64
 import contextlib
 import gc
+import logging
 import os
 import random
+import resource
 import secrets
 import signal
 import sys
@@ -25,7 +27,7 @@ from starlette.applications import Starlette
 from tidings import logs, sandbox
 from tidings.config import Settings, SqliteFile
 from tidings.dispatcher import Clocks, Dispatcher
-from tidings.errors import SettingsError, StoreUnfit
+from tidings.errors import CannotListen, SettingsError, StoreUnfit
 from tidings.model import Keeping, Micros, Post, Quotas, SealedSecret
 from tidings.sealing import KEY_BYTES, NONCE_BYTES, Sealer
 from tidings.service.publishing import Publishing
@@ -46,6 +48,8 @@ from tidings.web.webhooks import WebhookCalls
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 SECRET_BYTES: Final = 32
 # Events that a live webhook has yet to read are kept this many times the retention, then no longer: a paused webhook
 # must not fill the disk.
@@ -53,6 +57,8 @@ CEILING_FACTOR: Final = 2
 # Objects made before the young ones are looked through. Deliveries make and drop thousands without cycles; at Python's
 # 700 the collector took a tenth of the time and found nothing.
 GC_THRESHOLD: Final = 20_000
+# Open files beyond connections: database, logs, locks, what libraries hold.
+FILES_SPARE: Final = 64
 # Opened secrets that are remembered: the busiest webhooks' are opened once, not with each delivery.
 OPENED_MAX: Final = 10_000
 _PHRASE_WORDS: Final = (
@@ -241,10 +247,11 @@ async def serve(settings: Settings, *, announce: Callable[[Serving], None] = lam
     """Serve, and deliver unless told not to, until SIGTERM or SIGINT; then finish what is under way.
 
     Raises:
-        SettingsError, StoreUnfit, StoreUnavailable: nothing was started.
+        SettingsError, CannotListen, StoreUnfit, StoreUnavailable: nothing was started.
     """
     logs.configure(as_json=settings.log == "json" if settings.log else not sys.stderr.isatty())
     sealer = Sealer(load_key(settings))
+    _raise_file_limit(settings)
     listener = _listen(settings)
     store = _open(settings, sealer, migrate=True)
     try:
@@ -261,14 +268,25 @@ async def serve(settings: Settings, *, announce: Callable[[Serving], None] = lam
         listener.close()
 
 
+def _raise_file_limit(settings: Settings) -> None:
+    """Allow as many open files as deliveries, callers and the database may need, as far as the machine lets us."""
+    wanted = 2 * (settings.concurrency + HANDSHAKES_MAX) + server.CONNECTIONS_MAX + FILES_SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning("%d open files are allowed, %d may be needed: see ulimit -n", allowed, wanted)
+
+
 def _listen(settings: Settings) -> Any:
     try:
         return server.listen(settings.host, settings.port)
     except OSError as error:
-        raise SettingsError(
-            [
-                f"TIDINGS_HOST, TIDINGS_PORT: cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-            ]
+        raise CannotListen(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "another address is named with --host and --port"
         ) from error
 
 
