@@ -1,13 +1,14 @@
 """Webhooks: establish with a handshake, read, list, replace the filters, remove (contract §0a, §1, §3)."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from tidings import delivery, signing
 from tidings.delivery import Policy
-from tidings.errors import BadRequest, Forbidden, NotFound, TooManyRequests
+from tidings.errors import BadRequest, Forbidden, NotFound, StoreUnavailable, TooManyRequests
 from tidings.hierarchy import WORKSPACE, no_access, unknown_object
 from tidings.limits import (
     LEASE_SLACK,
@@ -166,7 +167,9 @@ class WebhookDesk:
                 quotas=self._quotas,
             )
         except BaseException:
-            await self._store.release(reservation)
+            # If it cannot be given back it runs out; the caller is told what went wrong before.
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.release(reservation)
             raise
         return Established(webhook, secret)
 

@@ -174,7 +174,11 @@ class Engine(Protocol):
         ...
 
     async def oldest_due_at(self, *, now: Micros) -> Micros | None:
-        """Since when the longest waiting healthy webhook has waited for its events; None if none waits."""
+        """Since when the longest waiting healthy webhook has waited for us; None if none waits.
+
+        It waits since it was last served, or since its first unread event if that came later. Who waits for a
+        receiver that is busy, or has a backlog of its own making to read, does not wait for us.
+        """
         ...
 
 

@@ -16,13 +16,18 @@ NEXT_DUE: Final = f"""
     )
 """
 
+# Who has waited longest since it was last served, or since its first unread event if that came later. Origins that are
+# being served are left out: their webhooks wait for a receiver, not for us.
 OLDEST_READY: Final = f"""
-    SELECT e.accepted_at FROM cursors c JOIN event_scopes s ON s.scope = c.scope AND s.position > c.cursor
-    JOIN events e ON e.position = s.position
+    SELECT max(c.turn, (
+        SELECT e.accepted_at FROM event_scopes s JOIN events e ON e.position = s.position
+        WHERE s.scope = c.scope AND s.position > c.cursor ORDER BY s.position LIMIT 1
+    )) FROM cursors c
     WHERE c.webhook = (
-        SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {IDLE} ORDER BY turn LIMIT 1
+        SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {IDLE}
+            AND origin NOT IN (SELECT origin FROM cursors WHERE lease_until IS NOT NULL)
+        ORDER BY turn LIMIT 1
     )
-    ORDER BY s.position LIMIT 1
 """
 
 # Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated.
@@ -39,7 +44,7 @@ def next_due_at(connection: sqlite3.Connection) -> Micros | None:
 
 def oldest_due_at(connection: sqlite3.Connection) -> Micros | None:
     row = connection.execute(OLDEST_READY).fetchone()
-    return None if row is None else int(row[0])
+    return None if row is None or row[0] is None else int(row[0])
 
 
 def spread_heartbeats(

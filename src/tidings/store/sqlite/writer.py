@@ -89,7 +89,7 @@ class Writer:
             StoreUnavailable: the database refused, or too much waits.
             Exception: whatever the unit raised; nothing of it was written.
         """
-        if self._closed:
+        if self._closed or not self._thread.is_alive():
             raise StoreUnavailable("the store is closed")
         if self._units.qsize() >= WAITING_MAX:
             raise StoreUnavailable("too many writes are waiting")

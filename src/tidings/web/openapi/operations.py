@@ -181,6 +181,7 @@ _PUBLISHING: Final[Description] = {
             tag="Publishing",
             scope=Scope.RESOURCES_WRITE,
             parameters=_SHAPED,
+            refusals=(_UNKNOWN,),
             requestBody=body(schema("ResourceRequest")),
             responses={"200": answer("The resource.", envelope(schema("Resource")))},
         ),
