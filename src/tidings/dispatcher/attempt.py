@@ -67,11 +67,9 @@ async def deliver(claim: Claim, means: Means, *, withdrawn: Callable[[str], bool
     batch = _cut(claim, means.policy)
     started = means.clocks.now()
     if not batch.events:
-        if claim.head > claim.cursor:
-            return _unsent(claim, claim.health, cursor=batch.end, now=started)
-        later = None if claim.health.failures else _not_yet_quiet(claim, means, started)
-        if later is not None:
-            return _unsent(claim, later, cursor=batch.end, now=started)
+        silent = _still_silent(claim, means, started)
+        if silent is not None:
+            return _unsent(claim, silent, cursor=batch.end, now=started)
     # The lease must cover the whole delivery, or another process might begin one beside it.
     if withdrawn(claim.gid) or started + means.policy.delivery_timeout > claim.lease.until:
         return _unsent(claim, claim.health, cursor=claim.cursor, now=started)
@@ -93,7 +91,15 @@ def _cut(claim: Claim, policy: Policy) -> Batch:
     )
 
 
-def _not_yet_quiet(claim: Claim, means: Means, now: Micros) -> Health | None:
+def _still_silent(claim: Claim, means: Means, now: Micros) -> Health | None:
+    """The health of a webhook that wants nothing of its page, if no sign of life is due either; None if one is.
+
+    Refused events may come without end, so neither a heartbeat nor a retry waits for the last of them.
+    """
+    if claim.health.failures:
+        return None
+    if claim.health.heartbeat_at > now:
+        return claim.health
     return delivery.not_yet_quiet(claim.health, now=now, jitter=means.clocks.jitter(), policy=means.policy)
 
 
@@ -149,7 +155,7 @@ def _settle(
     return Record(
         lease=claim.lease,
         verdict=verdict,
-        cursor=batch.end if delivered else claim.cursor,
+        cursor=batch.end if delivered or not batch.events else claim.cursor,
         batch_end=batch.end if batch.events and not delivered else None,
         epoch=claim.epoch,
         attempt=_logged(batch, reply, outcome, name=name, started=started, took=took),

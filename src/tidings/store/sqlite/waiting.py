@@ -30,9 +30,10 @@ OLDEST_READY: Final = f"""
     )
 """
 
-# Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated.
+# Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated. Its upper 20 bits
+# are used: times a window of days, more would not fit an integer.
 SPREAD: Final = f"""
-    UPDATE cursors SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296) * :window / 4294967296
+    UPDATE cursors SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296 / 4096) * :window / 1048576
     WHERE failures = 0 AND {IDLE} AND (heartbeat_at < :before OR heartbeat_at > :now + :interval)
 """
 
