@@ -209,6 +209,34 @@ async def test_after_a_failed_handshake_the_same_may_be_tried_again(edge: Edge) 
     assert (await edge.api("POST", "/webhooks", data=body)).status_code == 201
 
 
+async def test_the_same_by_another_owner_is_no_duplicate(edge: Edge) -> None:
+    """Duplicate means the same user, app, resource and target bytes."""
+    await edge.create()
+    await edge.create(token=await edge.new_token(user="1", app="another"))
+    await edge.create(token=await edge.new_token(user="2", app="default"))
+    await edge.create(TASK)
+    await edge.create(target=f"{TARGET}/")
+
+
+async def test_quotas(opened: Opener) -> None:
+    """A resource's counts every owner, an owner's every resource; what has ended counts no more."""
+    edge = await opened(quota_per_resource=2, quota_per_owner=3)
+    first = await edge.create()
+    another = await edge.new_token()
+    await edge.create(token=another)
+    full = {"resource": PROJECT, "target": f"{TARGET}/2"}
+    for token in (TOKEN, another):
+        response = await edge.api("POST", "/webhooks", data=full, token=token)
+        assert response.json()["errors"][0]["code"] == "quota_per_resource"
+    await edge.create(TASK)
+    await edge.create(OTHER_PROJECT)
+    response = await edge.api("POST", "/webhooks", data={"resource": TASK, "target": f"{TARGET}/2"})
+    assert response.json()["errors"][0]["code"] == "quota_per_owner"
+    assert len(edge.posted) == 4, "a quota is judged before the handshake"
+    await edge.ask("DELETE", f"/webhooks/{first['gid']}")
+    await edge.ask("POST", "/webhooks", data=full)
+
+
 async def test_a_create_finishes_although_its_caller_hangs_up(edge: Edge) -> None:
     """The receiver may have kept the secret already."""
     shaking = asyncio.Event()
@@ -316,6 +344,19 @@ async def test_a_failing_webhook_tells_so(edge: Edge) -> None:
     assert healthy["last_success_at"] == "2026-02-22T02:09:08.158Z"
     for name in ("next_attempt_after", "failure_deletion_timestamp", "delivery_retry_count", "active"):
         assert healthy[name] == made[name]
+
+
+async def test_a_webhook_whose_owner_lost_access_tells_so(edge: Edge) -> None:
+    """`active` is false and the reason is given, until another token of the owner covers the workspace."""
+    token = await edge.ask("POST", "/tokens", data={"user": USER, "app": "a", "workspaces": [WORKSPACE]})
+    made = await edge.create(token=token["token"])
+    await edge.ask("DELETE", f"/tokens/{token['gid']}")
+    path = f"/webhooks/{made['gid']}"
+    assert await edge.ask("GET", path) == {**made, "active": False, "inactive_reason": "access_lost"}
+    await edge.new_token(app="a", workspaces=[OTHER_WORKSPACE])
+    assert (await edge.ask("GET", path))["active"] is False
+    await edge.new_token(app="a", workspaces=[WORKSPACE])
+    assert await edge.ask("GET", path) == made
 
 
 async def test_attempts_are_listed_newest_first_in_pages(edge: Edge) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,7 +14,10 @@ from tests.http.test_calls import LIST, unread
 from tests.http.test_refusals import HELP
 from tests.serving import PROJECT, TASK, event
 from tidings.model import Delivery, Reply
-from tidings.web import calls
+from tidings.service.publishing import WAITING_MAX
+from tidings.service.webhooks import HANDSHAKES_MAX
+from tidings.store.sqlite.writer import GROUP_MAX
+from tidings.web import calls as web_calls
 
 
 async def test_a_mistake_of_ours_carries_a_phrase_that_finds_its_log_line(
@@ -85,6 +89,50 @@ async def test_a_store_that_is_gone(edge: Edge) -> None:
     assert response.json() == {"status": "unavailable", "troubles": ["the database cannot be reached"]}
 
 
+async def test_a_service_that_cannot_keep_up(edge: Edge) -> None:
+    """Publishers beyond what may wait are sent away at once, with nothing accepted; the others are served."""
+    await edge.ask("GET", "/webhooks?workspace=1331")
+    another = sqlite3.connect(edge.path, isolation_level=None)
+    another.execute("BEGIN IMMEDIATE")
+    # Some are in the writer's hands already, and do not wait any more.
+    count = GROUP_MAX + WAITING_MAX + 10
+    calls = [asyncio.create_task(edge.api("POST", "/events", data=event(TASK))) for _ in range(count)]
+    try:
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        first = done.pop().result()
+    finally:
+        another.execute("COMMIT")
+        another.close()
+    assert (first.status_code, first.headers["Retry-After"]) == (429, "1")
+    assert first.json()["errors"][0]["code"] == "overloaded"
+    statuses = Counter([(await call).status_code for call in calls])
+    assert set(statuses) == {201, 429}
+    assert len(edge.dump()["events"]) == statuses[201]
+
+
+async def test_more_handshakes_than_may_be_under_way(edge: Edge) -> None:
+    """One too many is sent away; the others go on."""
+    go_on = asyncio.Event()
+
+    async def answer(delivery: Delivery) -> Reply:
+        await go_on.wait()
+        return await shake(delivery)
+
+    edge.target = answer
+    calls = [
+        asyncio.create_task(
+            edge.api("POST", "/webhooks", data={"resource": PROJECT, "target": f"{TARGET}/{number}"})
+        )
+        for number in range(HANDSHAKES_MAX + 1)
+    ]
+    done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    (refused,) = done
+    response = refused.result()
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
+    go_on.set()
+    assert Counter([(await call).status_code for call in calls]) == {201: HANDSHAKES_MAX, 429: 1}
+
+
 async def test_health(edge: Edge) -> None:
     """No token needed."""
     for path in ("/healthz", "/readyz"):
@@ -148,7 +196,7 @@ async def test_a_senseless_idempotency_key(edge: Edge, key: str) -> None:
 
 async def test_a_body_that_does_not_arrive_in_time(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """400, and the connection is not used again."""
-    monkeypatch.setattr(calls, "BODY_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(web_calls, "BODY_SECONDS_MAX", 0.01)
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b"{"

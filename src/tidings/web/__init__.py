@@ -8,4 +8,5 @@ publishing  events and resources
 tokens      tokens
 health      liveness and readiness
 openapi     the description of every call
+server      the HTTP server, and what it bears with
 """
