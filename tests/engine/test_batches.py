@@ -1,0 +1,172 @@
+"""What one delivery carries: a hundred events, a mebibyte, the same again after a failure; and whose filters decide."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.engine.rig import FAILED, HOUR, MINUTE, OK, Post, Rig, names, running, until
+from tidings.limits import BATCH_BYTES_MAX, SCAN_MAX
+from tidings.model import Answer, Filter, Reply
+
+
+def wanting(*fields: str) -> tuple[Filter, ...]:
+    return (Filter(resource_type="task", action="changed", fields=fields),)
+
+
+async def test_a_hundred_events_in_log_order(rig: Rig) -> None:
+    await rig.establish()
+    expected = names(250)
+    for start, end in ((0, 120), (120, 200), (200, 250)):
+        await rig.publish(*expected[start:end])
+    await rig.settle_all()
+    assert [len(post.events) for post in rig.target.posts] == [100, 100, 50]
+    assert rig.target.names() == expected
+
+
+async def test_a_batch_ends_before_a_mebibyte(rig: Rig) -> None:
+    await rig.establish()
+    await rig.publish(*names(40), padding=60_000)
+    await rig.settle_all()
+    assert rig.target.names() == names(40)
+    sizes = [len(post.body) for post in rig.target.posts]
+    assert max(sizes) <= BATCH_BYTES_MAX
+    # As full as the next event allowed.
+    assert all(size > BATCH_BYTES_MAX - 61_000 for size in sizes[:-1])
+
+
+async def test_the_body_is_the_bytes_of_the_log(rig: Rig) -> None:
+    """Compact JSON, no names; the envelope and nothing else around it."""
+    await rig.establish()
+    await rig.publish("a")
+    await rig.settle_all()
+    assert rig.target.posts[0].body == (
+        b'{"events":[{"user":null,"created_at":"2026-01-05T12:00:00.000Z","action":"changed",'
+        b'"resource":{"gid":"100","resource_type":"task","resource_subtype":"default_task"},"parent":null,'
+        b'"change":{"field":"a","action":"changed"}}]}'
+    )
+
+
+async def test_a_retry_is_the_same_bytes_under_the_same_id(rig: Rig) -> None:
+    """What came in between waits for its turn, also over a restart."""
+    await rig.establish()
+    await rig.publish(*names(3))
+    rig.target.answer = FAILED
+    await rig.settle_all()
+    await rig.publish("later")
+    await rig.live_through(MINUTE)
+    rig.dispatcher = rig.make_dispatcher()
+    rig.target.answer = OK
+    await rig.live_through(HOUR)
+    *tries, last = rig.target.posts
+    assert len(tries) > 3
+    assert {post.id for post in tries} == {tries[0].id}
+    assert {post.body for post in tries} == {tries[0].body}
+    assert tries[0].names == names(3)
+    assert last.names == ["later"]
+    assert last.id != tries[0].id
+
+
+async def test_filters_replaced_between_attempts_cut_the_batch_anew(rig: Rig) -> None:
+    webhook = await rig.establish()
+    await rig.publish("a", "b", "c")
+    rig.target.answer = FAILED
+    await rig.settle_all()
+    await rig.desk.replace_filters(rig.caller, webhook.gid, wanting("b"))
+    await rig.publish("b2", "b")
+    rig.target.answer = OK
+    await rig.live_through(MINUTE)
+    assert [post.names for post in rig.target.posts] == [["a", "b", "c"], ["b", "b"]]
+    first, second = rig.target.posts
+    assert first.id != second.id
+
+
+@pytest.mark.parametrize("answer", [FAILED, OK])
+async def test_filters_replaced_during_an_attempt_decide_for_what_is_unread(rig: Rig, answer: Answer) -> None:
+    """The attempt's record must not bring the old cut back, nor skip what the new filters accept."""
+    webhook = await rig.establish(filters=wanting("a"))
+    rig.target.gate = asyncio.Event()
+    rig.target.answer = answer
+    async with running(rig.dispatcher):
+        await rig.publish("a", "b")
+        rig.dispatcher.wake()
+        await until(lambda: rig.target.posts)
+        await rig.desk.replace_filters(rig.caller, webhook.gid, wanting("b"))
+        await rig.publish("a", "b")
+        rig.target.gate.set()
+        await until(lambda: not rig.dispatcher.in_flight)
+        rig.target.answer = OK
+        rig.clock.turn(MINUTE)
+        rig.dispatcher.wake()
+        await until(lambda: len(rig.target.posts) > 1)
+    assert rig.target.posts[0].names == ["a"]
+    # Read and dropped is read; a failed batch was not.
+    assert rig.target.names()[1:] == (["b"] if answer is OK else ["b", "b"])
+
+
+async def test_events_published_during_an_attempt_follow_it(rig: Rig) -> None:
+    await rig.establish()
+    rig.target.gate = asyncio.Event()
+    async with running(rig.dispatcher):
+        await rig.publish("a")
+        rig.dispatcher.wake()
+        await until(lambda: rig.target.posts)
+        await rig.publish("b", "c")
+        rig.dispatcher.wake()
+        rig.target.gate.set()
+        await until(lambda: len(rig.target.posts) == 2)
+    assert rig.target.names() == ["a", "b", "c"]
+
+
+async def test_a_picky_webhook_gets_what_it_wants_out_of_much(rig: Rig) -> None:
+    """More is refused than one turn reads; the last of it is wanted."""
+    webhook = await rig.establish(filters=wanting("wanted"))
+    for start in range(0, 2 * SCAN_MAX, 500):
+        await rig.publish(*names(500, f"x{start}-"))
+    await rig.publish("wanted")
+    await rig.publish("unwanted")
+    await rig.settle_all()
+    assert rig.target.names(webhook) == ["wanted"]
+    # Nothing is left behind its cursor.
+    assert await rig.run_once() == 0
+
+
+async def test_a_failed_batch_out_of_many_refused_events_is_the_same_again(rig: Rig) -> None:
+    webhook = await rig.establish(filters=wanting("wanted"))
+    for _ in range(3):
+        await rig.publish(*names(700, "x"), "wanted")
+    rig.target.answer = FAILED
+    await rig.settle_all()
+    await rig.publish("wanted")
+    rig.target.answer = OK
+    await rig.live_through(MINUTE)
+    first, second, *_ = rig.target.to(webhook)
+    assert (first.id, first.body) == (second.id, second.body)
+    assert len(rig.target.names(webhook)) - len(first.names) == 4
+
+
+async def test_each_webhook_reads_the_log_for_itself(rig: Rig) -> None:
+    """One that fails holds nobody else up."""
+    good = await rig.establish("http://good.example/")
+    bad = await rig.establish("http://bad.example/")
+    rig.target.answers["http://bad.example/"] = FAILED
+    for name in names(5):
+        await rig.publish(name)
+        await rig.settle_all()
+    assert rig.target.names(good) == names(5)
+    assert set(rig.target.names(bad)) == {"e0"}
+
+
+async def test_an_answer_that_is_no_http_status_of_success_is_a_failure(rig: Rig) -> None:
+    """Any 2xx is success, redirects are not followed (contract §12.7, §12.14)."""
+    webhook = await rig.establish()
+    await rig.publish("a")
+    statuses = iter([301, 304, 100, 404, 202])
+
+    def answer(post: Post) -> Reply:
+        return Answer(next(statuses), "", (), b"")
+
+    rig.target.answer = answer
+    await rig.live_through(HOUR)
+    assert [entry.attempt.status for entry in await rig.attempts(webhook)] == [202, 404, 100, 304, 301]

@@ -1,0 +1,187 @@
+"""No new delivery after delete, expiry, a lost lease or lost access; and what goes on again when it may."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.engine.rig import (
+    FAILED,
+    HIERARCHY,
+    HOUR,
+    MINUTE,
+    OK,
+    OWNER,
+    SECOND,
+    WORKSPACE,
+    Post,
+    Rig,
+    names,
+    running,
+    until,
+)
+from tidings.limits import LEASE_SLACK
+from tidings.model import Answer, Micros, Reply, Scope, StopReason
+from tidings.wire.tokens import TokenRequest
+
+
+@pytest.mark.parametrize("answer", [OK, FAILED])
+async def test_a_webhook_deleted_in_flight_starts_nothing_more(rig: Rig, answer: Answer) -> None:
+    """The delivery under way ends as it will; neither its retry nor the rest of the backlog follows."""
+    webhook = await rig.establish()
+    await rig.publish(*names(150))
+    rig.target.gate = asyncio.Event()
+    rig.target.answer = answer
+    async with running(rig.dispatcher):
+        await until(lambda: rig.target.posts)
+        await rig.desk.remove(rig.caller, webhook.gid)
+        rig.target.gate.set()
+        await until(lambda: not rig.dispatcher.in_flight)
+    await rig.live_through(48 * HOUR)
+    assert len(rig.target.posts) == 1
+    assert await rig.ended(webhook)
+
+
+async def test_a_claimed_delivery_that_has_not_started_is_withdrawn(rig: Rig) -> None:
+    """Two are claimed together; the second is deleted before its turn."""
+    first = await rig.establish("http://first.example/")
+    second = await rig.establish("http://second.example/")
+    await rig.publish("a")
+    removals: list[asyncio.Future[bool]] = []
+
+    def remove_the_other(post: Post) -> Reply:
+        other = second if post.header("X-Tidings-Webhook") == first.gid else first
+        # What the desk does, in this order, once it has looked whose it is.
+        rig.dispatcher.withdraw(other.gid)
+        removals.append(asyncio.ensure_future(rig.store.remove_webhook(other.gid, now=rig.clock.now)))
+        return OK
+
+    rig.target.answer = remove_the_other
+    async with running(rig.dispatcher):
+        await until(lambda: rig.target.posts)
+        await until(lambda: not rig.dispatcher.in_flight)
+        await asyncio.gather(*removals)
+    assert len(rig.target.posts) == 1
+
+
+async def test_a_withdrawal_that_came_to_nothing_costs_one_turn(rig: Rig) -> None:
+    """The delete failed after all (the store was down): the delivery is made at the next claim."""
+    first = await rig.establish("http://first.example/")
+    second = await rig.establish("http://second.example/")
+    await rig.publish("a")
+
+    def withdraw_both(post: Post) -> Reply:
+        for webhook in (first, second):
+            rig.dispatcher.withdraw(webhook.gid)
+        return OK
+
+    rig.target.answer = withdraw_both
+    assert await rig.run_once() == 2
+    assert len(rig.target.posts) == 1
+    await rig.settle_all()
+    assert sorted(rig.target.names()) == ["a", "a"]
+
+
+async def test_a_delivery_starts_only_with_its_deadline_left_on_the_lease(rig: Rig) -> None:
+    """What was claimed and then kept back too long is given back unsent, unharmed."""
+    await rig.establish("http://first.example/")
+    await rig.establish("http://second.example/")
+    await rig.publish("a")
+
+    def dawdle(post: Post) -> Reply:
+        rig.clock.turn(LEASE_SLACK + 1)
+        return OK
+
+    rig.target.answer = dawdle
+    assert await rig.run_once() == 2
+    assert len(rig.target.posts) == 1
+    await rig.settle_all()
+    assert len(rig.target.posts) == 2
+    assert len({post.header("X-Tidings-Webhook") for post in rig.target.posts}) == 2
+
+
+async def test_a_stale_record_changes_nothing(rig: Rig) -> None:
+    """Its holder stood still past the lease; another dispatcher has delivered since."""
+    webhook = await rig.establish()
+    await rig.publish("a")
+    gate = asyncio.Event()
+
+    async def hang(post: Post) -> Reply:
+        await gate.wait()
+        return FAILED
+
+    rig.target.answer = hang
+    stuck = asyncio.create_task(rig.run_once())
+    await until(lambda: rig.target.posts)
+    rig.clock.turn(rig.policy.delivery_timeout + LEASE_SLACK + SECOND)
+    rig.target.answer = OK
+    rig.target.in_flight.clear()
+    other = rig.make_dispatcher()
+    assert await other.run_once() == 1
+    gate.set()
+    await stuck
+    record = await rig.record(webhook)
+    assert record["last_failure_at"] is None
+    assert [entry.attempt.result for entry in await rig.attempts(webhook)] == ["delivered"]
+    assert await rig.run_once() == 0
+
+
+async def test_access_lost_stops_and_regained_resumes(rig: Rig) -> None:
+    """Inactive with the reason while no live token of the owner covers the workspace; then all that waited."""
+    webhook = await rig.establish()
+    (token,) = await rig.tokens.list_all()
+    await rig.tokens.revoke(token.gid)
+    await rig.publish(*names(3))
+    await rig.live_through(24 * HOUR)
+    assert rig.target.posts == []
+    record = await rig.record(webhook)
+    assert (record["active"], record["inactive_reason"]) == (False, StopReason.ACCESS_LOST)
+    # One for another workspace is not enough.
+    elsewhere = replace(HIERARCHY[0], gid="2")
+    await rig.store.put_resources([elsewhere], workspaces=None, now=rig.clock.now)
+    await rig.tokens.create(
+        TokenRequest(owner=OWNER, scopes=frozenset(Scope), workspaces=frozenset({elsewhere.gid}))
+    )
+    assert await rig.run_once() == 0
+    await rig.tokens.create(
+        TokenRequest(owner=OWNER, scopes=frozenset(Scope), workspaces=frozenset({WORKSPACE}))
+    )
+    await rig.settle_all()
+    assert rig.target.names(webhook) == names(3)
+    assert (await rig.record(webhook))["active"] is True
+
+
+async def test_access_lost_during_failure_does_not_expire_it(rig: Rig) -> None:
+    """Nobody was trying meanwhile: the run goes on where it was."""
+    webhook = await rig.establish()
+    await rig.publish("a")
+    rig.target.answer = FAILED
+    await rig.live_through(HOUR)
+    (token,) = await rig.tokens.list_all()
+    await rig.tokens.revoke(token.gid)
+    await rig.live_through(48 * HOUR)
+    await rig.tokens.create(TokenRequest(owner=OWNER, scopes=frozenset(Scope)))
+    await rig.live_through(MINUTE)
+    assert not await rig.ended(webhook)
+    await rig.live_through(24 * HOUR)
+    assert await rig.ended(webhook)
+
+
+@pytest.mark.parametrize("took", [SECOND, 9 * SECOND])
+async def test_a_slow_answer_is_counted_from_its_end(rig: Rig, took: Micros) -> None:
+    webhook = await rig.establish()
+    await rig.publish("a")
+    start = rig.clock.now
+
+    def slowly(post: Post) -> Reply:
+        rig.clock.turn(took)
+        return FAILED
+
+    rig.target.answer = slowly
+    await rig.run_once()
+    health = (await rig.current(webhook)).health
+    assert health.last_failure_at == start + took
+    assert health.next_attempt_at == start + took + round(7.5 * SECOND)
+    assert (await rig.attempts(webhook))[0].attempt.duration == took
