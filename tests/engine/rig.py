@@ -357,6 +357,8 @@ class Between:
         # While set, recording fails with this.
         self.failing: StoreUnavailable | None = None
         self.failed_records = 0
+        # While set, claiming fails with this.
+        self.refusing_claims: StoreUnavailable | None = None
         self.claims = 0
         self.next_dues = 0
         # Called once it is known when the next thing is due.
@@ -376,6 +378,8 @@ class Between:
 
     async def claim(self, request: ClaimRequest) -> Claimed:
         self.claims += 1
+        if self.refusing_claims is not None:
+            raise self.refusing_claims
         return await self.inner.claim(request)
 
     async def next_due_at(self) -> Micros | None:

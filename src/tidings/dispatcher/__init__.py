@@ -138,7 +138,8 @@ class Dispatcher:
         except StoreUnavailable as error:
             logger.error("nothing can be claimed: %s", error)
             await asyncio.sleep(STORE_PAUSE_SECONDS)
-            return False
+            # The hint that led here is used up: nobody would say again that there is work.
+            return True
         for claim in claimed.claims:
             tasks.create_task(self._attempt(claim))
         return bool(claimed.claims) or claimed.behind

@@ -1,0 +1,130 @@
+"""How many deliveries run at once, and whose turn it is: nobody but the slow one waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.engine.rig import FAILED, HOUR, MINUTE, OK, WORKSPACE, Post, Rig, names, policy_of, running, until
+from tidings.limits import CLAIM_MAX
+from tidings.model import Filter, Reply
+
+
+async def test_no_more_at_once_than_there_are_slots(rig: Rig) -> None:
+    """All slots are used, none twice, and everybody is served in the end."""
+    dispatcher = rig.make_dispatcher(concurrency=8)
+    webhooks = [await rig.establish(f"http://host{number}.example/") for number in range(30)]
+    rig.target.gate = asyncio.Event()
+    async with running(dispatcher):
+        await rig.publish("a")
+        dispatcher.wake()
+        await until(lambda: rig.target.in_flight[""] == 8)
+        assert dispatcher.in_flight == 8
+        rig.target.gate.set()
+        await until(lambda: len(rig.target.posts) == 30)
+    assert rig.target.peaks[""] == 8
+    assert all(rig.target.names(webhook) == ["a"] for webhook in webhooks)
+
+
+async def test_no_more_at_once_per_origin_than_a_quarter(rig: Rig) -> None:
+    """A slow origin fills its share; the others are served past it."""
+    dispatcher = rig.make_dispatcher(concurrency=8)
+    slow = [await rig.establish(f"http://slow.example/{number}") for number in range(10)]
+    fast = [await rig.establish(f"http://fast.example/{number}") for number in range(10)]
+    gate = asyncio.Event()
+
+    async def hang(post: Post) -> Reply:
+        await gate.wait()
+        return OK
+
+    for webhook in slow:
+        rig.target.answers[webhook.target] = hang
+    async with running(dispatcher):
+        for name in names(3):
+            await rig.publish(name)
+        dispatcher.wake()
+        await until(lambda: all(rig.target.names(webhook) == names(3) for webhook in fast))
+        assert rig.target.in_flight["slow.example"] == 2
+        gate.set()
+        await until(lambda: all(rig.target.names(webhook) == names(3) for webhook in slow))
+    assert rig.target.peaks["slow.example"] == 2
+    assert rig.target.peaks["fast.example"] <= 2
+
+
+async def test_ports_are_origins_of_their_own(rig: Rig) -> None:
+    dispatcher = rig.make_dispatcher(concurrency=4)
+    for port in (8001, 8002, 8003, 8004):
+        await rig.establish(f"http://host.example:{port}/")
+    rig.target.gate = asyncio.Event()
+    async with running(dispatcher):
+        await rig.publish("a")
+        dispatcher.wake()
+        await until(lambda: rig.target.in_flight[""] == 4)
+        rig.target.gate.set()
+
+
+async def test_failing_webhooks_share_a_quarter(rig: Rig) -> None:
+    """However many are due, healthy ones find their slots free."""
+    failing = [await rig.establish(f"http://failing{number}.example/") for number in range(20)]
+    rig.target.answer = FAILED
+    await rig.publish("a")
+    await rig.settle_all()
+    rig.clock.turn(MINUTE)
+    posted = len(rig.target.posts)
+    rig.target.gate = asyncio.Event()
+    dispatcher = rig.make_dispatcher(concurrency=8)
+    async with running(dispatcher):
+        await until(lambda: rig.target.in_flight[""] == 2)
+        rig.target.answer = OK
+        healthy = [await rig.establish(f"http://healthy{number}.example/") for number in range(6)]
+        await rig.publish("b")
+        dispatcher.wake()
+        await until(lambda: rig.target.in_flight[""] == 8)
+        assert all(len(rig.target.to(webhook)) == 1 for webhook in healthy)
+        assert len(rig.target.posts) - posted == 8
+        rig.target.gate.set()
+        await until(lambda: all(rig.target.to(webhook)[-1].names == ["b"] for webhook in failing))
+
+
+async def test_events_then_retries_then_heartbeats(rig: Rig) -> None:
+    """One slot, and all three reasons at once."""
+    dispatcher = rig.make_dispatcher(concurrency=1)
+    # Events of tasks do not rise to the workspace: it stays quiet.
+    projects = (Filter(resource_type="project"),)
+    quiet = await rig.establish("http://quiet.example/", resource=WORKSPACE, filters=projects)
+    assert await dispatcher.run_once() == 0
+    rig.clock.turn(round(7.5 * HOUR))
+    failing = await rig.establish("http://failing.example/")
+    rig.target.answers[failing.target] = FAILED
+    await rig.publish("a")
+    await dispatcher.run_once()
+    rig.clock.turn(HOUR)
+    ready = await rig.establish("http://ready.example/")
+    await rig.publish("b")
+    rig.target.posts.clear()
+    for _ in range(3):
+        assert await dispatcher.run_once() == 1
+    order = [post.header("X-Tidings-Webhook") for post in rig.target.posts]
+    assert order == [ready.gid, failing.gid, quiet.gid]
+
+
+async def test_whoever_waited_longest_goes_first(rig: Rig) -> None:
+    """One slot, three webhooks with much to do: they take turns."""
+    webhooks = [await rig.establish(f"http://host{number}.example/") for number in range(3)]
+    dispatcher = rig.make_dispatcher(concurrency=1, policy=policy_of(batch_max=1))
+    await rig.publish(*names(4))
+    for _ in range(12):
+        rig.clock.turn(1)
+        await dispatcher.run_once()
+    order = [post.header("X-Tidings-Webhook") for post in rig.target.posts]
+    assert len(order) == 12
+    assert order == order[:3] * 4
+    assert set(order) == {webhook.gid for webhook in webhooks}
+
+
+async def test_a_claim_takes_a_bounded_number(rig: Rig) -> None:
+    dispatcher = rig.make_dispatcher(concurrency=1_000)
+    for number in range(CLAIM_MAX + 20):
+        await rig.establish(f"http://host{number}.example/")
+    await rig.publish("a")
+    assert await dispatcher.run_once() == CLAIM_MAX
+    assert await dispatcher.run_once() == 20
