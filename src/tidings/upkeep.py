@@ -14,8 +14,9 @@ from tidings.store import Store
 
 # How long the leases of a process that was killed, and the webhooks of a token that expired, may stand; seconds.
 LOOK_SECONDS: Final = 1.0
-# Rows past keeping may wait this long, microseconds.
+# Rows past keeping may wait this long, microseconds; where they are kept for less than ten times that, a tenth of it.
 TRIM_EVERY: Final[Micros] = 60 * MICROSECONDS_PER_SECOND
+_TRIM_FRACTION: Final = 10
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Upkeep:
         self._wake = wake
         # The time of day less the steady clock: moves only when somebody turns the time of day.
         self._offset = clocks.now() - clocks.elapsed()
+        self._trim_every = min(TRIM_EVERY, keeping.retention // _TRIM_FRACTION)
         self._trimmed_at = clocks.elapsed()
 
     async def run(self) -> None:
@@ -51,7 +53,7 @@ class Upkeep:
             self._wake()
         await self._store.review_access(now=now)
         await self._mend_clock(now)
-        if self._clocks.elapsed() - self._trimmed_at >= TRIM_EVERY:
+        if self._clocks.elapsed() - self._trimmed_at >= self._trim_every:
             self._trimmed_at = self._clocks.elapsed()
             # Step by step, so that publishes and records get their turn in between.
             while await self._store.trim(now=self._clocks.now(), keeping=self._keeping):
