@@ -64,6 +64,10 @@ check: $(DEV) ## Look at format, lint, types and layers; mend nothing
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-cache
 
+.PHONY: bench
+bench: $(DEV) ## Measure, each figure beside a yardstick of the same run (two minutes; wrk and nginx help)
+	@$(BIN)/python -m bench
+
 .PHONY: fix
 fix: $(DEV) ## Format, and mend what can be mended
 	$(BIN)/python -m ruff check --fix .
