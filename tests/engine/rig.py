@@ -360,6 +360,8 @@ class Between:
         # While set, claiming fails with this.
         self.refusing_claims: StoreUnavailable | None = None
         self.claims = 0
+        # Called once something, or nothing, was claimed.
+        self.on_claimed: Callable[[], None] = lambda: None
         self.next_dues = 0
         # Called once it is known when the next thing is due.
         self.on_next_due: Callable[[], None] = lambda: None
@@ -380,7 +382,9 @@ class Between:
         self.claims += 1
         if self.refusing_claims is not None:
             raise self.refusing_claims
-        return await self.inner.claim(request)
+        claimed = await self.inner.claim(request)
+        self.on_claimed()
+        return claimed
 
     async def next_due_at(self) -> Micros | None:
         due = await self.inner.next_due_at()

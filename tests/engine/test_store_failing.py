@@ -104,6 +104,21 @@ async def test_a_drain_lets_what_is_in_flight_finish(rig: Rig) -> None:
     assert rig.target.names() == names(150)
 
 
+async def test_what_is_claimed_as_the_drain_begins_is_not_started(rig: Rig) -> None:
+    """It goes back at once, and is delivered by whoever comes next."""
+    between = Between(rig.store)
+    dispatcher = rig.make_dispatcher(store=between.as_store())
+    between.on_claimed = dispatcher.drain
+    await rig.establish()
+    await rig.publish("a")
+    async with running(dispatcher) as task:
+        await until(task.done)
+    assert rig.target.posts == []
+    rig.dispatcher = rig.make_dispatcher()
+    assert await rig.run_once() == 1
+    assert rig.target.names() == ["a"]
+
+
 async def test_a_failed_attempt_is_recorded_by_a_drain(rig: Rig) -> None:
     webhook = await rig.establish()
     rig.target.gate = asyncio.Event()

@@ -140,6 +140,11 @@ class Dispatcher:
             await asyncio.sleep(STORE_PAUSE_SECONDS)
             # The hint that led here is used up: nobody would say again that there is work.
             return True
+        if self._draining:
+            # The drain began while this was claimed: it is not started, and goes back with the holder's leases.
+            for claim in claimed.claims:
+                self._slots.release(claim.lease.webhook)
+            return False
         for claim in claimed.claims:
             tasks.create_task(self._attempt(claim))
         return bool(claimed.claims) or claimed.behind
