@@ -1,10 +1,11 @@
 """Every bound of the service that is not a setting: a name, a unit, a reason.
 
-A limit a user may want to move is a setting (`config.py`). The ones here hold the design together.
+A limit a user may want to move is a setting (`config/`). The ones here hold the design together.
 """
 
 from typing import Final
 
+# Times are microseconds; this is how the ones below are written.
 MICROSECONDS_PER_SECOND: Final = 1_000_000
 
 # -- requests to the API ---------------------------------------------------------------------------
@@ -15,6 +16,7 @@ BODY_BYTES_MAX: Final = 1 << 20
 REQUEST_HEAD_BYTES_MAX: Final = 16 << 10
 # A publish is one transaction; past a thousand rows it would hold up every other writer.
 EVENTS_PER_PUBLISH_MAX: Final = 1_000
+# The same, for the same reason.
 RESOURCES_PER_PUT_MAX: Final = 1_000
 # Sixteen of the largest events still fit the largest batch.
 EVENT_BYTES_MAX: Final = 64 << 10
@@ -24,37 +26,51 @@ PAGE_SIZE_MAX: Final = 100
 UNPAGED_LIST_MAX: Final = 1_000
 # How long an offset may be used (contract §12.13).
 OFFSET_LIFETIME: Final = 30 * 60 * MICROSECONDS_PER_SECOND
+# How long a publisher may take to try again: a day covers an outage and a night.
 IDEMPOTENCY_LIFETIME: Final = 24 * 3600 * MICROSECONDS_PER_SECOND
+# Keys are UUIDs or hashes; each is kept for a day.
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 # opt_fields and query strings travel in the request line, which proxies cut at 8 KiB.
 OPT_FIELDS_MAX: Final = 200
+# No record of ours is nested half as deep.
 OPT_FIELD_DEPTH_MAX: Final = 8
 
 # -- names and values ------------------------------------------------------------------------------
 
+# Room for a UUID and a prefix (interface of the publisher).
 GID_CHARS_MAX: Final = 64
+# Types and subtypes stand in every event: they are words, not sentences.
 TYPE_CHARS_MAX: Final = 64
+# What products allow as a title.
 NAME_CHARS_MAX: Final = 1_024
+# `change.field` is a name.
 FIELD_CHARS_MAX: Final = 255
 # What browsers and proxies take as a URL.
 TARGET_CHARS_MAX: Final = 2_048
+# Every filter is held against every event that is read.
 FILTERS_MAX: Final = 100
+# As many again within one filter.
 FILTER_FIELDS_MAX: Final = 100
 # Value objects of a change are compact records; deeper nesting is a mistake or an attack.
 VALUE_DEPTH_MAX: Final = 8
+# A publisher's own ids are indexed for as long as the event is kept.
 EXTERNAL_ID_CHARS_MAX: Final = 255
 
 # -- the hierarchy ---------------------------------------------------------------------------------
 
+# A thing stands in some projects, not in hundreds.
 PARENTS_MAX: Final = 100
 # A publish writes a row per scope: this bounds what one event can cost.
 ANCESTORS_MAX: Final = 1_000
 
 # -- tokens ----------------------------------------------------------------------------------------
 
+# Shorter ones can be guessed; longer ones are not tokens.
 TOKEN_CHARS_MIN: Final = 16
 TOKEN_CHARS_MAX: Final = 256
+# A token that needs more of them is one for all.
 TOKEN_WORKSPACES_MAX: Final = 1_000
+# They are listed in one answer, and looked through when access is reviewed.
 TOKENS_MAX: Final = 100_000
 
 # -- reading and delivering ------------------------------------------------------------------------
@@ -74,6 +90,8 @@ LEASE_SLACK: Final = 5 * MICROSECONDS_PER_SECOND
 FAILURE_CONTENT_BYTES_MAX: Final = 4 << 10
 # What an attempt keeps of the answer; there is a row for each.
 ATTEMPT_EXCERPT_BYTES_MAX: Final = 1 << 10
+# What is read of a receiver's answer: four times what is kept, so that a keep-alive connection survives a chatty one.
 RESPONSE_BODY_BYTES_MAX: Final = 16 << 10
+# What browsers and proxies allow in headers, in bytes and in number.
 RESPONSE_HEAD_BYTES_MAX: Final = 16 << 10
 RESPONSE_HEADERS_MAX: Final = 100

@@ -107,7 +107,7 @@ def read_filters(records: Iterable[Mapping[str, object]]) -> tuple[Filter, ...]:
 
 
 def render(webhook: Webhook, policy: Policy) -> dict[str, object]:
-    """The full record. `inactive_reason` is added, beyond Asana's, only where `active` is false."""
+    """The full record. Beyond Asana's, and only where they say something: `inactive_reason`, `events_lost_at`."""
     health = webhook.health
     record: dict[str, object] = {
         "gid": webhook.gid,
@@ -127,6 +127,8 @@ def render(webhook: Webhook, policy: Policy) -> dict[str, object]:
     }
     if webhook.stopped is not None:
         record["inactive_reason"] = webhook.stopped.value
+    if webhook.lost_at is not None:
+        record["events_lost_at"] = times.render(webhook.lost_at)
     return record
 
 

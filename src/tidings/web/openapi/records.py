@@ -142,6 +142,10 @@ _WEBHOOKS: Final[Description] = {
                 "enum": [reason.value for reason in StopReason],
                 "description": "Why it is not active; absent while it is.",
             },
+            "events_lost_at": {
+                **_TIME,
+                "description": "When events it had not read were past keeping; absent if that never happened.",
+            },
         },
     ),
     "Attempt": _answered(
