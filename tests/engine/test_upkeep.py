@@ -73,6 +73,20 @@ async def test_a_webhook_that_has_yet_to_read_holds_events_back(rig: Rig) -> Non
     assert (await rig.current(webhook)).lost_at == rig.clock.now
 
 
+async def test_what_nobody_has_looked_at_is_not_trimmed_unseen(rig: Rig) -> None:
+    """No process has delivered for longer than events are kept: those for a webhook stay, up to the ceiling."""
+    webhook = await rig.establish()
+    await rig.publish(*names(2_500))
+    upkeep = upkeep_of(rig)
+    rig.clock.turn(15 * DAY)
+    await upkeep.look()
+    assert count(rig, "events") == 2_500
+    rig.clock.turn(14 * DAY)
+    await upkeep.look()
+    assert count(rig, "events") == 0
+    assert (await rig.current(webhook)).lost_at == rig.clock.now
+
+
 async def test_ended_webhooks_are_purged_once_they_cannot_be_restored(rig: Rig) -> None:
     webhook = await rig.establish()
     await rig.desk.remove(rig.caller, webhook.gid)
@@ -115,6 +129,26 @@ async def test_webhooks_stop_when_the_last_token_expires(rig: Rig) -> None:
     rig.clock.turn(1)
     await upkeep.look()
     assert (await rig.record(webhook))["inactive_reason"] == "access_lost"
+
+
+async def test_a_clock_that_ran_ahead_stops_nobody_for_good(rig: Rig) -> None:
+    """Tokens that had expired by it live again, and those that expire afterwards are still noticed."""
+    webhook = await rig.establish()
+    (token,) = await rig.tokens.list_all()
+    await rig.tokens.create(
+        TokenRequest(owner=OWNER, scopes=frozenset(Scope), expires_at=rig.clock.now + HOUR)
+    )
+    await rig.tokens.revoke(token.gid)
+    upkeep = upkeep_of(rig)
+    rig.clock.now += DAY
+    await upkeep.look()
+    assert (await rig.current(webhook)).stopped is not None
+    rig.clock.now -= DAY
+    await upkeep.look()
+    assert (await rig.current(webhook)).stopped is None
+    rig.clock.turn(HOUR)
+    await upkeep.look()
+    assert (await rig.current(webhook)).stopped is not None
 
 
 async def test_the_leases_of_a_process_that_is_gone_are_free(rig: Rig) -> None:

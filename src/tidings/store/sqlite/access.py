@@ -18,6 +18,9 @@ _COVERED: Final = """
     )
 """
 
+# The largest INTEGER: later than any time.
+FAR_FUTURE: Final = (1 << 63) - 1
+
 _REVIEW: Final = f"""
     UPDATE cursors SET stopped = CASE WHEN stopped IS NULL THEN :reason END
     WHERE ended_at IS NULL AND webhook IN (
@@ -79,16 +82,20 @@ def touch(connection: sqlite3.Connection, gid: str, *, now: Micros) -> None:
 
 
 def review(connection: sqlite3.Connection, *, now: Micros) -> None:
-    """Look at the owners whose tokens have expired since this was last done."""
+    """Look at the owners whose tokens have expired since this was last done.
+
+    If that was later than now, a clock ran ahead and came back: then at everyone whose token expires at all.
+    """
     reviewed = int(read_meta(connection, "reviewed"))
+    ahead = reviewed > now
     owners = connection.execute(
         "SELECT DISTINCT user, app FROM tokens"
         " WHERE expires_at IS NOT NULL AND revoked_at IS NULL AND expires_at > ? AND expires_at <= ?",
-        (reviewed, now),
+        (0, FAR_FUTURE) if ahead else (reviewed, now),
     ).fetchall()
     for user, app in owners:
         _review(connection, Owner(user, app), now)
-    if owners:
+    if owners or ahead:
         write_meta(connection, "reviewed", now)
 
 

@@ -13,8 +13,9 @@ from tidings.errors import Conflict
 from tidings.hierarchy import Hierarchy
 from tidings.limits import IDEMPOTENCY_LIFETIME
 from tidings.model import EventDraft, Idempotency, Keeping, Micros, Publication, Published
+from tidings.store.sqlite.claiming import mark
 from tidings.store.sqlite.places import Places, referenced
-from tidings.store.sqlite.rows import dump_set, end_of_log
+from tidings.store.sqlite.rows import dump_set, end_of_log, read_meta
 from tidings.wire import events as wire
 
 # Rows deleted in one transaction of trimming: a few milliseconds.
@@ -194,13 +195,16 @@ def _trim_events(connection: sqlite3.Connection, now: Micros, keeping: Keeping) 
     ).fetchall()
     if not rows or rows[0][1] >= now - keeping.retention:
         return 0
+    # What the marker has not seen may concern a webhook; it moves on here too, in case nobody delivers.
+    mark(connection)
+    marked = int(read_meta(connection, "marked"))
     # A look at every cursor, once a minute at most, and only when there is something to trim: an index on what moves
     # with each delivery would cost more.
     (held,) = connection.execute("SELECT min(cursor) FROM cursors WHERE head > cursor").fetchone()
     upto = 0
     for position, accepted_at in rows:
         read = held is None or position <= held
-        if accepted_at >= now - (keeping.retention if read else keeping.ceiling):
+        if position > marked or accepted_at >= now - (keeping.retention if read else keeping.ceiling):
             break
         upto = position
     if not upto:
