@@ -328,7 +328,7 @@ class _Path:
     delivery: Behaviour = field(default_factory=Answer)
     secret: str | None = None
     requests: list[Request] = field(default_factory=list)
-    # The deliveries that were answered with 2xx, in the order of their answers.
+    # The deliveries that were taken: their answer of 2xx is decided, and on its way.
     taken: list[Request] = field(default_factory=list)
 
 
@@ -396,7 +396,7 @@ class Receiver:
         return [request for request in self.requests(path) if request.secret is None]
 
     def taken(self, path: str = "/hook") -> list[Request]:
-        """The deliveries that were answered with 2xx."""
+        """The deliveries that were taken with 2xx, in the order of their answers."""
         with self._lock:
             return list(self._path(path).taken)
 
@@ -447,17 +447,13 @@ class Receiver:
         if not any(request.signed_with(secret) for secret in known):
             self.errors.append(AssertionError(f"a delivery to {request.path} is not signed as it should be"))
 
-    def leaving(self, request: Request) -> None:
-        """Record that a request is about to be answered, or that its behaviour failed."""
-        if request.secret is None:
-            with self._lock:
-                self.in_flight[request.path] -= 1
-
-    def left(self, request: Request, answer: Answer) -> None:
-        """Record that a request was answered."""
+    def leaving(self, request: Request, answer: Answer | None) -> None:
+        """Record that a request is about to be answered, or (None) that its behaviour failed."""
         with self._lock:
-            if request.secret is None and 200 <= answer.status < 300:
-                self._path(request.path).taken.append(request)
+            if request.secret is None:
+                self.in_flight[request.path] -= 1
+                if answer is not None and 200 <= answer.status < 300:
+                    self._path(request.path).taken.append(request)
             self._lock.notify_all()
 
 
@@ -503,20 +499,20 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         headers = tuple(self.headers.items())
         request = Request(time.monotonic(), self.command, path, query, headers, body)
+        answer: Answer | None = None
         try:
             answer = receiver.arrived(request)
             if answer.delay:
                 receiver.closing.wait(answer.delay)
         finally:
             # Before the answer is out: the next delivery may follow on its heels.
-            receiver.leaving(request)
+            receiver.leaving(request, answer)
         self.send_response(answer.status, answer.reason)
         for name, value in answer.headers:
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         self.wfile.write(answer.body)
-        receiver.left(request, answer)
 
     do_GET = do_POST
     do_PUT = do_POST

@@ -62,6 +62,8 @@ class SqliteStore:
         self._writer = Writer(connection, reopen=partial(schema.connect, path), on_abort=self._places.reset)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
         self._local = threading.local()
+        # Every reader's connection, for closing: a thread's own are out of reach from outside.
+        self._reading: list[sqlite3.Connection] = []
         self._watch = None if path == MEMORY else schema.connect(path, readonly=True)
         self._seen = self._data_version()
 
@@ -84,6 +86,7 @@ class SqliteStore:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = schema.connect(self._path, readonly=True)
+            self._reading.append(connection)
         try:
             connection.execute("BEGIN")
             try:
@@ -91,6 +94,7 @@ class SqliteStore:
             finally:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
+            self._reading.remove(connection)
             connection.close()
             self._local.connection = None
             raise StoreUnavailable(f"the database refused: {error}") from error
@@ -105,6 +109,9 @@ class SqliteStore:
     async def close(self) -> None:
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._reading:
+            connection.close()
+        self._reading.clear()
         if self._watch is not None:
             self._watch.close()
         self._holders.close()
