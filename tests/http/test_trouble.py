@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import httpx
 import pytest
@@ -48,7 +49,7 @@ async def test_a_mistake_of_ours_carries_a_phrase_that_finds_its_log_line(
 
 async def test_a_store_that_refuses_accepts_nothing(edge: Edge) -> None:
     """503 with `Retry-After`; once the database takes rows again, so does the service."""
-    with sqlite3.connect(edge.path) as connection:
+    with closing(sqlite3.connect(edge.path)) as connection, connection:
         connection.execute(
             "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(FAIL, 'no room'); END"
         )
@@ -68,7 +69,7 @@ async def test_a_store_that_refuses_accepts_nothing(edge: Edge) -> None:
         ]
     }
     assert edge.dump() == before
-    with sqlite3.connect(edge.path) as connection:
+    with closing(sqlite3.connect(edge.path)) as connection, connection:
         connection.execute("DROP TRIGGER full")
     connection.close()
     accepted = await edge.ask(

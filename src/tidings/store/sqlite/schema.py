@@ -40,17 +40,25 @@ def connect(path: str, *, readonly: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000
         )
-        # WAL first: setting it needs the file to be ours to read.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        if readonly:
-            connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
         raise StoreUnavailable(f"{path} cannot be opened: {error}") from error
+    try:
+        _set_up(connection, readonly=readonly)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreUnavailable(f"{path} cannot be opened: {error}") from error
     return connection
+
+
+def _set_up(connection: sqlite3.Connection, *, readonly: bool) -> None:
+    # WAL first: setting it needs the file to be ours to read.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
 
 
 def migrations() -> list[tuple[int, str]]:
