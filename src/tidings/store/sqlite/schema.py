@@ -5,6 +5,7 @@ version is refused rather than guessed at.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,6 +19,8 @@ APPLICATION_ID: Final = 0x54646E67
 SQLITE_VERSION_MIN: Final = (3, 37, 0)
 # How long a writer waits for another process's transaction, milliseconds; ours take some ten.
 BUSY_TIMEOUT_MS: Final = 5_000
+# How soon a lock is tried again that SQLite itself does not wait for, seconds.
+BUSY_PAUSE_SECONDS: Final = 0.01
 # Page cache per connection, KiB: a million cursors' hot pages fit.
 CACHE_KIB: Final = 64 << 10
 # Pages in the write-ahead log before they are moved into the file: 16 MiB, so that a burst is moved once.
@@ -29,7 +32,7 @@ def connect(path: str, *, readonly: bool = False) -> sqlite3.Connection:
 
     Raises:
         StoreUnavailable: the file cannot be opened.
-        StoreUnfit: this Python's SQLite is too old.
+        StoreUnfit: it is another program's, or this Python's SQLite is too old.
     """
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
         raise StoreUnfit(
@@ -47,18 +50,43 @@ def connect(path: str, *, readonly: bool = False) -> sqlite3.Connection:
     except sqlite3.Error as error:
         connection.close()
         raise StoreUnavailable(f"{path} cannot be opened: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def _set_up(connection: sqlite3.Connection, *, readonly: bool) -> None:
-    # WAL first: setting it needs the file to be ours to read.
-    connection.execute("PRAGMA journal_mode = WAL")
+    # First of all: turning on WAL would already change another program's file.
+    _check_ours(connection)
+    _turn_on_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     if readonly:
         connection.execute("PRAGMA query_only = ON")
+
+
+def _check_ours(connection: sqlite3.Connection) -> None:
+    # In this order: a process that makes the file meanwhile commits its tables and its mark together.
+    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID and tables:
+        raise StoreUnfit("the database holds another program's tables; name another file")
+
+
+def _turn_on_wal(connection: sqlite3.Connection) -> None:
+    """Wait for others that do the same with a fresh file: SQLite waits for most locks, but not for this one."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(BUSY_PAUSE_SECONDS)
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -82,7 +110,6 @@ def migrate(connection: sqlite3.Connection, *, generation: str, sandbox: bool) -
     """Bring the file to this version, each migration in a transaction of its own; gives how many were applied.
 
     Raises:
-        StoreUnfit: the file is another program's, or a newer version's.
         StoreUnavailable: the file cannot be read or written.
     """
     try:
@@ -101,7 +128,6 @@ def _apply(
 ) -> int:
     # Checked inside the transaction: another process may be migrating the same file.
     connection.execute("BEGIN IMMEDIATE")
-    _check_ours(connection)
     if version(connection) >= number:
         connection.execute("ROLLBACK")
         return 0
@@ -116,14 +142,6 @@ def _apply(
     connection.execute(f"PRAGMA user_version = {number}")
     connection.execute("COMMIT")
     return 1
-
-
-def _check_ours(connection: sqlite3.Connection) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and tables:
-        connection.execute("ROLLBACK")
-        raise StoreUnfit("the database holds another program's tables; name another file")
 
 
 def check_current(connection: sqlite3.Connection) -> None:
