@@ -23,9 +23,10 @@ FAR_FUTURE: Final = (1 << 63) - 1
 
 _REVIEW: Final = f"""
     UPDATE cursors SET stopped = CASE WHEN stopped IS NULL THEN :reason END
-    WHERE ended_at IS NULL AND webhook IN (
-        SELECT w.id FROM webhooks w WHERE w.user = :user AND w.app = :app
-            AND ((cursors.stopped IS NULL AND NOT {_COVERED}) OR (cursors.stopped = :reason AND {_COVERED}))
+    WHERE webhook IN (
+        SELECT w.id FROM webhooks w JOIN cursors c ON c.webhook = w.id
+        WHERE w.user = :user AND w.app = :app AND c.ended_at IS NULL
+            AND ((c.stopped IS NULL AND NOT {_COVERED}) OR (c.stopped = :reason AND {_COVERED}))
     )
 """
 
