@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tidings.model import Owner
 from tidings.store.sqlite import (
     MEMORY,
     access,
@@ -166,7 +167,7 @@ def test_a_list_of_webhooks_reads_the_owners_alone(connection: sqlite3.Connectio
     plans: list[list[str]] = []
     connection.set_trace_callback(lambda sql: plans.append([sql]))
     try:
-        owner = establishing.Owner("u", "a")
+        owner = Owner("u", "a")
         establishing.list_of(connection, owner, workspace="1", resource=None, after=0, limit=10)
     finally:
         connection.set_trace_callback(None)

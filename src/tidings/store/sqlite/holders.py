@@ -29,7 +29,8 @@ class Holders:
         (holder,) = connection.execute(
             "INSERT INTO holders (started_at) VALUES (?) RETURNING id", (now,)
         ).fetchone()
-        if self._path is not None:
+        # The number is ours already where it was given before in a transaction that came to nothing.
+        if self._path is not None and holder not in self._locks:
             lock = self._try_lock(holder)
             if lock is None:
                 raise StoreUnavailable(f"{self._file(holder)} is locked by another process")

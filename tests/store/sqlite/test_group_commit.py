@@ -1,0 +1,360 @@
+"""The group commit on a real file: what fails fails alone, and what was not committed is not acknowledged."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tidings.errors import BadRequest, StoreUnavailable
+from tidings.model import Action, EventDraft, Publication, Published, ResourceDraft
+from tidings.store.sqlite import MEMORY, SqliteStore, open_store, schema, writer
+from tidings.store.sqlite.writer import Rank
+
+NOW = 1_800_000_000_000_000
+
+
+def draft(resource: str, *, action: Action = Action.ADDED) -> EventDraft:
+    return EventDraft(
+        resource=resource,
+        action=action,
+        user=b"null",
+        parent=None,
+        change=None,
+        created_at=None,
+        external_id=None,
+        path="",
+    )
+
+
+def described(gid: str, *, name: str | None = None) -> ResourceDraft:
+    return ResourceDraft(gid=gid, resource_type="task", name=name, parents=("1",), keep_omitted=True)
+
+
+async def publish(store: SqliteStore, resource: str, *resources: ResourceDraft) -> Published:
+    return await store.publish(Publication(events=(draft(resource),), resources=resources), now=NOW)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tidings.db"
+
+
+@pytest.fixture
+async def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteStore]:
+    """A store on a file with one workspace; it waits for locks a moment only."""
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_MS", 50)
+    store = open_store(str(path), migrate=True, generation="g", key_id="k")
+    await store.put_resources([ResourceDraft(gid="1", resource_type="workspace")], workspaces=None, now=NOW)
+    yield store
+    await store.close()
+
+
+class Held:
+    """Keeps the writer busy, so that what is asked for meanwhile makes one group."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._go = threading.Event()
+
+    async def __aenter__(self) -> None:
+        started = threading.Event()
+
+        def wait(_: sqlite3.Connection) -> None:
+            started.set()
+            assert self._go.wait(30)
+
+        self._task = asyncio.create_task(self._store._write(wait))
+        await asyncio.to_thread(started.wait, 30)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._go.set()
+        await self._task
+
+
+async def in_one_group(store: SqliteStore, *work: Callable[[], "asyncio.Future[object]"]) -> list[object]:
+    """Ask for all of it while the writer is busy; gives results and errors in the order asked."""
+    async with Held(store):
+        tasks = [asyncio.ensure_future(start()) for start in work]
+        while store.waiting < len(work):
+            await asyncio.sleep(0)
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def unit(
+    store: SqliteStore, run: Callable[[sqlite3.Connection], object], rank: Rank = Rank.WRITE
+) -> Callable[[], "asyncio.Future[object]"]:
+    return lambda: asyncio.ensure_future(store._write(run, rank))
+
+
+def note(name: str) -> Callable[[sqlite3.Connection], object]:
+    """A unit that leaves its name in `meta`."""
+    return lambda connection: (
+        connection.execute("INSERT INTO meta (name, value) VALUES (?, 1)", (name,)).rowcount
+    )
+
+
+def noted(path: Path) -> set[str]:
+    """What another connection sees of those."""
+    connection = sqlite3.connect(path)
+    try:
+        return {name for (name,) in connection.execute("SELECT name FROM meta") if name.startswith("note")}
+    finally:
+        connection.close()
+
+
+def fail(error: Exception) -> Callable[[sqlite3.Connection], object]:
+    """A unit that writes and then fails."""
+
+    def run(connection: sqlite3.Connection) -> object:
+        connection.execute("INSERT INTO meta (name, value) VALUES ('note of the failed', 1)")
+        raise error
+
+    return run
+
+
+def refused_by_sqlite(connection: sqlite3.Connection) -> object:
+    connection.execute("INSERT INTO meta (name, value) VALUES ('note of the refused', 1)")
+    return connection.execute("INSERT INTO meta (name, value) VALUES (NULL, 1)")
+
+
+# -- a unit fails ----------------------------------------------------------------------------------
+
+
+async def test_a_unit_that_fails_fails_alone(store: SqliteStore, path: Path) -> None:
+    """Whatever it raised is told to its caller, and nothing of it is written."""
+    refusal, mistake = BadRequest("no", code="no"), RuntimeError("a mistake of ours")
+    results = await in_one_group(
+        store,
+        unit(store, note("note 1")),
+        unit(store, fail(refusal)),
+        unit(store, fail(mistake)),
+        unit(store, refused_by_sqlite),
+        unit(store, note("note 2")),
+    )
+    assert results[:3] == [1, refusal, mistake]
+    assert isinstance(results[3], StoreUnavailable)
+    assert results[4] == 1
+    assert noted(path) == {"note 1", "note 2"}
+
+
+async def test_a_publish_that_is_refused_leaves_the_others_of_its_group(store: SqliteStore) -> None:
+    """What it had written on the way (here a resource) is gone with it, and not remembered either."""
+    results = await in_one_group(
+        store,
+        lambda: asyncio.ensure_future(publish(store, "1")),
+        lambda: asyncio.ensure_future(publish(store, "404", described("10"))),
+        lambda: asyncio.ensure_future(publish(store, "1")),
+    )
+    first, refused, second = results
+    assert isinstance(refused, BadRequest)
+    assert isinstance(first, Published)
+    assert isinstance(second, Published)
+    assert first.last < second.last
+    assert await store.get_resource("10") is None
+    with pytest.raises(BadRequest, match="Unknown object: 10"):
+        await publish(store, "10")
+    await publish(store, "10", described("10"))
+    await publish(store, "10")
+
+
+async def test_records_go_before_writes_and_claims_last(store: SqliteStore) -> None:
+    """Records hold what the network has seen and free leases: a claim of the same group finds them free."""
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[sqlite3.Connection], object]:
+        return lambda _: order.append(name)
+
+    await in_one_group(
+        store,
+        unit(store, noting("claim"), Rank.CLAIM),
+        unit(store, noting("write 1")),
+        unit(store, noting("record 1"), Rank.RECORD),
+        unit(store, noting("write 2")),
+        unit(store, noting("record 2"), Rank.RECORD),
+    )
+    assert order == ["record 1", "record 2", "write 1", "write 2", "claim"]
+
+
+async def test_only_claims_alone_do_not_wait_for_the_disk(store: SqliteStore) -> None:
+    modes: list[int] = []
+
+    def mode(connection: sqlite3.Connection) -> None:
+        (flushing,) = connection.execute("PRAGMA synchronous").fetchone()
+        modes.append(flushing)
+
+    full, normal = 2, 1
+    await store._write(mode, Rank.CLAIM)
+    await store._write(mode, Rank.RECORD)
+    await store._write(mode, Rank.WRITE)
+    await store._write(mode, Rank.CLAIM)
+    assert modes == [normal, full, full, normal]
+    modes.clear()
+    await in_one_group(store, unit(store, mode, Rank.CLAIM), unit(store, mode, Rank.WRITE))
+    assert modes == [full, full]
+
+
+# -- the commit fails ------------------------------------------------------------------------------
+
+
+def fill(connection: sqlite3.Connection) -> object:
+    """More than fits: SQLite says that the database or disk is full."""
+    return connection.execute("INSERT INTO meta (name, value) VALUES ('note big', zeroblob(64 << 20))")
+
+
+async def limit_pages(store: SqliteStore, *, spare: int | None) -> None:
+    """Let the file grow by so many pages only, as a full disk would; None: as much as it likes."""
+
+    def limit(connection: sqlite3.Connection) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {1 << 30 if spare is None else pages + spare}")
+
+    await store._write(limit)
+
+
+async def test_a_full_disk_acknowledges_nothing_and_then_all_goes_on(store: SqliteStore, path: Path) -> None:
+    await limit_pages(store, spare=4)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await store._write(fill)
+    # Each of many small ones fails or is written, and says which.
+    many = [unit(store, note(f"note {number} " + "x" * 500)) for number in range(200)]
+    results = await in_one_group(store, *many)
+    acknowledged = {number for number, result in enumerate(results) if result == 1}
+    assert len(acknowledged) < 200
+    assert all(isinstance(result, StoreUnavailable) for result in results if result != 1)
+    assert {int(name.split()[1]) for name in noted(path)} == acknowledged
+    with pytest.raises(StoreUnavailable, match="full"):
+        for number in range(500):
+            await store._write(note(f"note {200 + number} " + "x" * 900))
+    await limit_pages(store, spare=None)
+    assert await store._write(note("note at last")) == 1
+    await publish(store, "1")
+    assert "note at last" in noted(path)
+
+
+async def test_a_publish_on_a_full_disk_appends_nothing(store: SqliteStore) -> None:
+    before = await publish(store, "1")
+    await limit_pages(store, spare=0)
+    resources = tuple(described(f"r{number}", name="x" * 1_000) for number in range(300))
+    big = Publication(events=tuple(draft(entry.gid) for entry in resources), resources=resources)
+    with pytest.raises(StoreUnavailable):
+        await store.publish(big, now=NOW)
+    assert await store.get_resource("r0") is None
+    await limit_pages(store, spare=None)
+    after = await store.publish(big, now=NOW)
+    assert (after.accepted, after.last) == (300, before.last + 300)
+
+
+async def test_a_file_locked_by_another_is_unavailable_and_then_works_again(
+    store: SqliteStore, path: Path
+) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writes = [store._write(note(f"note {rank}"), rank) for rank in Rank]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 3
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await publish(store, "1")
+    with pytest.raises(StoreUnavailable):
+        await store.check()
+    # Who only reads goes on.
+    assert (await store.get_resource("1")) is not None
+    other.execute("ROLLBACK")
+    other.close()
+    await store.check()
+    await publish(store, "1")
+    assert noted(path) == set()
+
+
+async def test_what_was_remembered_of_an_undone_group_is_forgotten(store: SqliteStore, path: Path) -> None:
+    """A resource that a failed commit created is unknown again, to the store's memory of the hierarchy too."""
+
+    def break_commit(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")
+
+    results = await in_one_group(
+        store,
+        lambda: asyncio.ensure_future(publish(store, "10", described("10"))),
+        lambda: asyncio.ensure_future(publish(store, "10")),
+        unit(store, break_commit),
+    )
+    assert [type(result) for result in results] == [StoreUnavailable] * 3
+    assert await store.get_resource("10") is None
+    with pytest.raises(BadRequest, match="Unknown object: 10"):
+        await publish(store, "10")
+    assert (await publish(store, "1")).last == 1
+
+
+async def test_a_connection_that_broke_is_opened_anew(store: SqliteStore) -> None:
+    with pytest.raises(StoreUnavailable):
+        await store._write(lambda connection: connection.close())
+    await store.check()
+    assert (await publish(store, "1")).accepted == 1
+    (mode,) = await store._write(lambda connection: connection.execute("PRAGMA synchronous").fetchone())
+    assert mode == 2
+
+
+async def test_a_reader_that_broke_is_opened_anew(store: SqliteStore) -> None:
+    def close(connection: sqlite3.Connection) -> None:
+        connection.close()
+        connection.execute("SELECT 1")
+
+    for _ in range(4):
+        with pytest.raises(StoreUnavailable):
+            await store._read(close)
+    assert await store.get_resource("1") is not None
+
+
+async def test_readers_cannot_write(store: SqliteStore) -> None:
+    with pytest.raises(StoreUnavailable, match="readonly"):
+        await store._read(note("note 1"))
+
+
+# -- bounds and the end ----------------------------------------------------------------------------
+
+
+async def test_what_may_wait_is_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WAITING_MAX", 3)
+    async with Held(store):
+        tasks = [asyncio.create_task(store.check()) for _ in range(3)]
+        while store.waiting < 3:
+            await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable, match="too many"):
+            await store.check()
+    await asyncio.gather(*tasks)
+    await store.check()
+
+
+async def test_who_hangs_up_does_not_undo_what_was_asked(store: SqliteStore, path: Path) -> None:
+    async with Held(store):
+        task = asyncio.create_task(store._write(note("note 1")))
+        while not store.waiting:
+            await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.check()
+    assert noted(path) == {"note 1"}
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+async def test_closing_finishes_what_waits_and_refuses_the_rest(tmp_path: Path, where: str) -> None:
+    path = MEMORY if where == "memory" else str(tmp_path / "tidings.db")
+    store = open_store(path, migrate=True, generation="g", key_id="k")
+    async with Held(store):
+        tasks = [asyncio.create_task(store._write(note(f"note {number}"))) for number in range(300)]
+        while store.waiting < 300:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*tasks) == [1] * 300
+    await closing
+    await store.close()
+    for refused in (store.check(), store.get_webhook("1"), store.next_due_at()):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await refused
+    if where == "file":
+        assert len(noted(Path(path))) == 300
+        with pytest.raises(StoreUnavailable):
+            await store.changed()
