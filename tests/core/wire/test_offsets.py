@@ -1,6 +1,7 @@
 """Page tokens: ours, for this query, for half an hour."""
 
 import string
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
 from hypothesis import given
@@ -97,6 +98,30 @@ def test_one_changed_character_makes_it_invalid(place: int, char: str) -> None:
     tampered = TOKEN[:place] + char + TOKEN[place + 1 :]
     if tampered != TOKEN:
         assert refusal(tampered) == INVALID
+
+
+RAW = urlsafe_b64decode(TOKEN + "=")
+
+
+@pytest.mark.parametrize("place", range(len(RAW)))
+def test_one_changed_byte_makes_it_invalid(place: int) -> None:
+    """Sequence, expiry and tag alike, every value of every byte: never "expired", never another page."""
+    for byte in set(range(256)) - {RAW[place]}:
+        tampered = urlsafe_b64encode(RAW[:place] + bytes([byte]) + RAW[place + 1 :]).rstrip(b"=").decode()
+        assert refusal(tampered) == INVALID
+
+
+@pytest.mark.parametrize("length", [*range(len(RAW)), len(RAW) + 1, 2 * len(RAW)])
+def test_cut_or_continued_it_is_invalid(length: int) -> None:
+    assert refusal(urlsafe_b64encode((RAW * 2)[:length]).rstrip(b"=").decode()) == INVALID
+
+
+def test_nothing_of_one_token_serves_in_another() -> None:
+    """Neither a later expiry nor another sequence can be lent."""
+    other = urlsafe_b64decode(offsets.issue(18, query=QUERY, now=NOW + 1, key=KEY) + "=")
+    for start, end in ((0, 8), (8, 16), (16, 32), (0, 16), (8, 32)):
+        mixed = RAW[:start] + other[start:end] + RAW[end:]
+        assert refusal(urlsafe_b64encode(mixed).rstrip(b"=").decode()) == INVALID
 
 
 @given(st.text(max_size=60))
