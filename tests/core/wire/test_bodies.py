@@ -1,5 +1,6 @@
 """Bodies: JSON or a form, and whatever hostile clients make of them."""
 
+import json
 from urllib.parse import urlencode
 
 import pytest
@@ -45,7 +46,13 @@ def test_json_by_any_spelling_and_by_default(content_type: str | None) -> None:
     "content_type", ["text/plain", "multipart/form-data; boundary=x", "application/jsonx", "json", "\x00"]
 )
 def test_any_other_content_type_is_refused(content_type: str) -> None:
-    assert refusal(b'{"data":{}}', content_type).code == "unsupported_content_type"
+    error = refusal(b'{"data":{}}', content_type)
+    assert error.code == "unsupported_content_type"
+    assert error.message.endswith(f". Send {JSON} or {FORM}.")
+
+
+def test_the_content_type_refused_is_named_without_its_parameters() -> None:
+    assert refusal(b"", "Text/Plain; charset=x").message.startswith("Unsupported Content-Type: text/plain. ")
 
 
 # -- JSON ------------------------------------------------------------------------------------------
@@ -95,7 +102,7 @@ def test_what_is_not_json_is_refused_in_the_recorded_words(raw: bytes) -> None:
 def test_the_top_level_is_an_object(raw: bytes, kind: str) -> None:
     error = refusal(raw)
     assert error.code == "invalid_body"
-    assert error.message.endswith(kind)
+    assert error.message == f"Could not parse request data, expected an object, got {kind}"
 
 
 @pytest.mark.parametrize("raw", [b"", b" ", b"\r\n\t"])
@@ -111,8 +118,52 @@ def test_keys_beside_data_and_options_are_refused(key: str) -> None:
     assert len(error.message) < 300
 
 
-def test_of_equal_keys_the_last_counts() -> None:
-    assert bodies.parse(b'{"data":1,"data":2}', JSON).data == 2
+def test_keys_beside_data_and_options_are_refused_in_the_recorded_words() -> None:
+    """Contract §2.2, the space before the stop included; the first of them is named."""
+    assert refusal(b'{"limit":1,"data":{},"offset":2}').message == (
+        "Unrecognized request field limit . The only allowed keys at the top level are: data, options."
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "body"),
+    [
+        (b'{"data":1,"data":2}', Body(2)),
+        (b'{"data":{"a":1,"b":2,"a":3}}', Body({"a": 3, "b": 2})),
+        (b'{"options":{"pretty":true},"options":{}}', Body()),
+    ],
+)
+def test_of_equal_keys_the_last_counts(raw: bytes, body: Body) -> None:
+    assert bodies.parse(raw, JSON) == body
+
+
+@pytest.mark.parametrize(
+    ("raw", "data"),
+    [
+        (b"{}", None),
+        (b'{"data":null}', None),
+        (b' {"data" : { } }\r\n', {}),
+        (b'{"data":"\\ud83d\\ude00"}', "\U0001f600"),
+        (b'{"data":"\\u0000\\/"}', "\x00/"),
+        ('{"data":"zażółć"}'.encode(), "zażółć"),
+        (b'{"data":[-0,1e2,9007199254740993]}', [0, 100.0, 9007199254740993]),
+    ],
+)
+def test_json_is_read_for_what_it_says(raw: bytes, data: object) -> None:
+    assert bodies.parse(raw, JSON) == Body(data)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=5), below, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values, st.booleans())
+def test_any_json_is_read_as_the_standard_library_wrote_it(data: object, escaped: bool) -> None:
+    raw = json.dumps({"data": data}, ensure_ascii=escaped)
+    assert bodies.parse(raw.encode(), JSON).data == data
 
 
 @given(st.binary(max_size=200))
@@ -218,6 +269,58 @@ def test_an_empty_form_says_nothing() -> None:
     assert bodies.parse(b"", FORM) == Body({})
 
 
+@pytest.mark.parametrize(
+    ("raw", "data"),
+    [
+        (b"a", {"a": ""}),
+        (b"a=", {"a": ""}),
+        (b"=x", {"": "x"}),
+        (b"&&", {}),
+        (b"a=1&b=2", {"a": "1", "b": "2"}),
+        (b"a=1&a=2", {"a": "2"}),
+        (b"a=1;b=2", {"a": "1;b=2"}),
+        (b"a=b=c", {"a": "b=c"}),
+        (b"a=+%2B%20", {"a": " + "}),
+        (b"a=%C3%A9", {"a": "é"}),
+        ("a=é".encode(), {"a": "é"}),
+        (b"opt_anything=1", {}),
+        # broken escapes stand for themselves, as the URL standard has it
+        (b"a=%", {"a": "%"}),
+        (b"a=%4", {"a": "%4"}),
+        (b"a=%zz&%=1", {"a": "%zz", "%": "1"}),
+        (b"&".join(b"f%d=1" % n for n in range(100)), {f"f{n}": "1" for n in range(100)}),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_the_fields_of_a_form(raw: bytes, data: dict[str, str]) -> None:
+    assert bodies.parse(raw, FORM) == Body(data)
+
+
+@pytest.mark.parametrize(
+    ("raw", "options"),
+    [
+        (b"opt_pretty", Options(pretty=True)),
+        (b"opt_pretty=1&opt_fields=a%2Cb.c", Options(("a", "b.c"), True)),
+        (b"opt_pretty=no&opt_fields=", Options(("",))),
+    ],
+)
+def test_the_options_of_a_form_are_the_querys(raw: bytes, options: Options) -> None:
+    assert bodies.parse(raw, FORM) == Body({}, options)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8"), min_size=1).filter(
+            lambda key: key != "filters" and not key.startswith("opt_")
+        ),
+        st.text(st.characters(codec="utf-8")),
+        max_size=8,
+    )
+)
+def test_a_form_is_read_as_the_standard_library_wrote_it(data: dict[str, str]) -> None:
+    assert bodies.parse(urlencode(data).encode(), FORM) == Body(data)
+
+
 def test_a_form_holds_filters_as_json() -> None:
     filters = [{"resource_type": "task", "action": "changed"}]
     raw = urlencode({"filters": '[{"resource_type":"task","action":"changed"}]'}).encode()
@@ -231,12 +334,20 @@ def test_a_form_holds_filters_as_json() -> None:
         (b"a=%FF", "invalid_form"),
         (b"a=%ED%A0%80", "invalid_form"),
         (b"a=1&" * 101, "invalid_form"),
+        (b"a=%E9", "invalid_form"),
+        (b"%FF=a", "invalid_form"),
+        (b"opt_fields=" + b"," * OPT_FIELDS_MAX, "too_many"),
         (b"filters=task", "invalid_json"),
+        (b"filters=%5B%7B%5D", "invalid_json"),
+        (b"filters=" + b"[" * 100_000, "invalid_json"),
         (b"filters=", "invalid_json"),
     ],
 )
 def test_wrong_forms_are_refused(raw: bytes, code: str) -> None:
-    assert refusal(raw, FORM).code == code
+    error = refusal(raw, FORM)
+    assert error.code == code
+    if code == "invalid_form":
+        assert error.message == "Could not parse request data, invalid form"
 
 
 # -- data ------------------------------------------------------------------------------------------
