@@ -1,5 +1,8 @@
 """`opt_fields`: exactly what was named, and the gid."""
 
+from itertools import product
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +28,7 @@ RECORD: dict[str, object] = {
         {"resource_type": "story", "resource_subtype": None, "action": None, "fields": None},
     ],
 }
+WORKSPACE = {"gid": "w", "name": "W"}
 COMPACT = {"gid": "1", "resource_type": "project", "name": "Bugs"}
 
 
@@ -87,6 +91,21 @@ def selected(text: str) -> dict[str, object]:
         ("...", {}),
         ("(target", {"target": RECORD["target"]}),
         (".target.", {"target": RECORD["target"]}),
+        ("resource..name", {"resource": {"gid": "1", "name": "Bugs"}}),
+        (
+            "resource.(name|workspace).name",
+            {"resource": {"gid": "1", "name": "Bugs", "workspace": WORKSPACE}},
+        ),
+        (
+            "(resource|filters).(name|action)",
+            {
+                "resource": {"gid": "1", "name": "Bugs"},
+                "filters": [{"action": "changed"}, {"action": None}],
+            },
+        ),
+        ("this.this.target", {}),
+        ("THIS.target", {}),
+        ("Target", {}),
     ],
 )
 def test_exactly_what_was_named_and_the_gid(text: str, expected: dict[str, object]) -> None:
@@ -130,6 +149,47 @@ def test_more_than_can_be_meant_is_refused_cheaply(names: list[str]) -> None:
 def test_as_much_as_can_be_meant_is_taken() -> None:
     assert fields.parse(["a"] * OPT_FIELDS_MAX)
     assert fields.parse([".".join("a" * OPT_FIELD_DEPTH_MAX)])
+
+
+names = st.sampled_from(
+    ["gid", "target", "resource", "filters", "name", "action", "workspace", "resource_type", "nobody"]
+)
+paths = st.lists(names, min_size=1, max_size=4)
+
+
+@given(st.lists(paths, max_size=6), st.randoms(use_true_random=False))
+def test_order_repetition_and_this_make_no_difference(named: list[list[str]], dice: Random) -> None:
+    plain = [".".join(path) for path in named]
+    shuffled = [dice.choice(["", "this."]) + path for path in plain * 2]
+    dice.shuffle(shuffled)
+    expected = fields.select(RECORD, fields.parse(plain))
+    assert fields.select(RECORD, fields.parse(shuffled)) == expected
+
+
+@given(st.lists(st.lists(names, min_size=1, max_size=3, unique=True), min_size=1, max_size=4))
+def test_a_group_is_its_paths_one_by_one(segments: list[list[str]]) -> None:
+    """`this.(a|b).c` is `a.c,b.c`."""
+    grouped = "this." + ".".join(f"({'|'.join(segment)})" for segment in segments)
+    spelt_out = [".".join(path) for path in product(*segments)]
+    assert fields.parse([grouped]) == fields.parse(spelt_out)
+
+
+@given(st.lists(paths, max_size=5), paths)
+def test_naming_more_never_takes_anything_away(named: list[list[str]], more: list[str]) -> None:
+    """An object and its parts beside each other are both told."""
+    few = [".".join(path) for path in named]
+    assert covers(
+        fields.select(RECORD, fields.parse([*few, ".".join(more)])), fields.select(RECORD, fields.parse(few))
+    )
+
+
+def covers(more: object, less: object) -> bool:
+    """Whether everything `less` says is said by `more`."""
+    if isinstance(more, dict) and isinstance(less, dict):
+        return all(key in more and covers(more[key], value) for key, value in less.items())
+    if isinstance(more, list) and isinstance(less, list):
+        return len(more) == len(less) and all(map(covers, more, less))
+    return more == less
 
 
 @given(st.text(alphabet="ab.|()this, ", max_size=40))
