@@ -198,8 +198,8 @@ def _trim_events(connection: sqlite3.Connection, now: Micros, keeping: Keeping) 
     # What the marker has not seen may concern a webhook; it moves on here too, in case nobody delivers.
     mark(connection)
     marked = int(read_meta(connection, "marked"))
-    # A look at every cursor, once a minute at most, and only when there is something to trim: an index on what moves
-    # with each delivery would cost more.
+    # A look at every cursor, but only when there is something to trim: an index on what moves with each delivery would
+    # cost more.
     (held,) = connection.execute("SELECT min(cursor) FROM cursors WHERE head > cursor").fetchone()
     upto = 0
     for position, accepted_at in rows:
@@ -209,7 +209,8 @@ def _trim_events(connection: sqlite3.Connection, now: Micros, keeping: Keeping) 
         upto = position
     if not upto:
         return 0
-    connection.execute(_MARK_LOST, {"now": now, "position": upto})
+    if held is not None and held < upto:
+        connection.execute(_MARK_LOST, {"now": now, "position": upto})
     connection.execute(_TRIM_SCOPES, (upto,))
     return connection.execute("DELETE FROM events WHERE position <= ?", (upto,)).rowcount
 
