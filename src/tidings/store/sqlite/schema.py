@@ -15,8 +15,8 @@ from tidings.errors import StoreUnavailable, StoreUnfit
 
 # "Tdng": marks a file as ours (https://www.sqlite.org/fileformat.html#application_id).
 APPLICATION_ID: Final = 0x54646E67
-# RETURNING came with 3.35, STRICT tables with 3.37.
-SQLITE_VERSION_MIN: Final = (3, 37, 0)
+# STRICT tables came with 3.37, JSON functions in every build with 3.38.
+SQLITE_VERSION_MIN: Final = (3, 38, 0)
 # How long a writer waits for another process's transaction, milliseconds; ours take some ten.
 BUSY_TIMEOUT_MS: Final = 5_000
 # How soon a lock is tried again that SQLite itself does not wait for, seconds.
