@@ -66,6 +66,13 @@ def test_another_key_did_not_issue_it() -> None:
     assert refusal(TOKEN, key=b"x" * 32, now=NOW + 10 * OFFSET_LIFETIME) == INVALID
 
 
+@pytest.mark.parametrize(("now", "code"), [(-1, "invalid_offset"), (OFFSET_LIFETIME, "expired_offset")])
+def test_programs_can_tell_the_two_apart(now: int, code: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read(TOKEN if now > 0 else "x", now=NOW + now)
+    assert refused.value.code == code
+
+
 @pytest.mark.parametrize(
     "token",
     [

@@ -157,6 +157,34 @@ def test_numbers_of_a_query_string(value: str, expected: str) -> None:
     assert message(lambda: values.whole_number(value, "limit", low=1, high=100)) == expected
 
 
+@pytest.mark.parametrize(
+    ("read", "code"),
+    [
+        (lambda: values.gid(1, "t"), "invalid_gid_type"),
+        (lambda: values.gid("a b", "t"), "unrecognized_id"),
+        (lambda: values.type_name(1, "t"), "invalid_type"),
+        (lambda: values.type_name("a b", "t"), "invalid_value"),
+        (lambda: values.text(1, "t", chars_max=5), "invalid_type"),
+        (lambda: values.text("", "t", chars_max=5), "invalid_value"),
+        (lambda: values.record(1, "t"), "invalid_type"),
+        (lambda: values.array(1, "t", length_max=1), "invalid_type"),
+        (lambda: values.array([1, 2], "t", length_max=1), "too_many"),
+        (lambda: values.whole_number("x", "t", low=1, high=2), "invalid_value"),
+        (lambda: values.whole_number("3", "t", low=1, high=2), "invalid_value"),
+    ],
+)
+def test_each_kind_of_mistake_has_its_code(read: Callable[[], object], code: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read()
+    assert refused.value.code == code
+
+
+@given(st.integers(-(10**17) + 1, 10**17))
+def test_numbers_below_nought_and_large_ones(number: int) -> None:
+    """As a query string writes them, up to 18 characters."""
+    assert values.whole_number(str(number), "t", low=-(10**17), high=10**17) == number
+
+
 @given(st.integers(1, 100))
 def test_numbers_within_bounds(number: int) -> None:
     assert values.whole_number(str(number), "limit", low=1, high=100) == number
