@@ -120,6 +120,23 @@ def test_wrong_filters_are_named_by_place_and_key(value: object, starts: str) ->
     assert message(lambda: webhooks.parse_filters(value)).startswith(starts)
 
 
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({"target": TARGET}, "missing_input"),
+        ({"resource": "1"}, "missing_input"),
+        ({"resource": 1, "target": TARGET}, "invalid_gid_type"),
+        ({"resource": "a b", "target": TARGET}, "unrecognized_id"),
+        ({"resource": "1", "target": TARGET, "filters": [{"action": "exploded"}]}, "invalid_filter"),
+        ({"resource": "1", "target": TARGET, "filters": [{}] * 101}, "too_many"),
+    ],
+)
+def test_each_kind_of_mistake_has_its_code(data: object, code: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        webhooks.parse_create(Body(data))
+    assert refused.value.code == code
+
+
 names = st.from_regex(r"\A[A-Za-z0-9_.-]{1,64}\Z")
 filters = st.builds(
     Filter,
