@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from tests.store.building import (
     HEARTBEAT,
     HOUR,
+    KEEPING,
     LEASE,
     MINUTE,
     NOON,
@@ -134,6 +135,8 @@ async def test_a_stale_record_changes_nothing(case: Case) -> None:
     # The lease of the other still stands, and its record counts.
     assert await case.claimed(now=NOON + LEASE) == {}
     assert await case.record(delivered(fresh, now=NOON + LEASE)) == 1
+    # Two events and one attempt: the stale ones left none that only trimming would meet.
+    assert sum(await case.trim_all(now=NOON + KEEPING.ceiling)) == 3
 
 
 async def test_a_stale_record_does_not_take_fresh_ones_with_it(case: Case) -> None:
