@@ -1,0 +1,124 @@
+"""What a turn costs is what there is to do, not how many webhooks there are.
+
+Counted are the steps of SQLite's machine (those at which it asks whether to go on: every turn of every loop), not
+time: they are the same on every computer.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from tests.store.building import NOON, OWNER, SECOND, TASK, WORKSPACE, Case, delivered, failed
+from tests.store.sqlite.filling import crowded
+from tidings.store.sqlite import SqliteStore
+
+FEW: Final = 200
+MANY: Final = 20_000
+# A hundred times the webhooks: some trees are a level deeper, nothing more.
+ALLOWANCE: Final = 1.2
+
+
+class Steps:
+    """Counts the steps of a store in memory, where one connection does everything."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def _count(self) -> int:
+        self.taken += 1
+        return 0
+
+    async def of(self, store: SqliteStore, work: Callable[[], Awaitable[Any]]) -> int:
+        def start(connection: sqlite3.Connection) -> None:
+            connection.set_progress_handler(self._count, 1)
+
+        def stop(connection: sqlite3.Connection) -> None:
+            connection.set_progress_handler(None, 0)
+
+        await store._write(start)
+        before = self.taken
+        await work()
+        await store._write(stop)
+        return self.taken - before
+
+
+async def _publish(case: Case) -> None:
+    await case.publish("e")
+
+
+async def _claim(case: Case) -> None:
+    assert len((await case.claim()).claims) == 1
+
+
+async def _deliver(case: Case) -> None:
+    await case.record(delivered(await case.only(), now=NOON))
+
+
+async def _fail_and_retry(case: Case) -> None:
+    await case.record(failed(await case.only(), now=NOON, next_attempt_at=NOON + SECOND))
+    await case.record(delivered(await case.only(now=NOON + SECOND), now=NOON + SECOND))
+
+
+async def _look_in_vain(case: Case) -> None:
+    await _deliver(case)
+    assert (await case.claim()).claims == ()
+
+
+async def _ask_when_it_is_due(case: Case) -> None:
+    assert await case.store.next_due_at() is not None
+    assert await case.store.oldest_due_at(now=NOON) is None
+
+
+async def _establish(case: Case) -> None:
+    await case.establish("http://another.example/", resource=TASK)
+
+
+async def _read(case: Case) -> None:
+    (webhook,) = await case.store.list_webhooks(OWNER, workspace=WORKSPACE, resource=None, after=0, limit=100)
+    assert await case.store.get_webhook(webhook.gid) == webhook
+    await case.attempts(webhook.gid)
+
+
+@pytest.mark.parametrize(
+    ("published", "work"),
+    [
+        pytest.param(False, _publish, id="publish"),
+        pytest.param(True, _claim, id="claim"),
+        pytest.param(True, _deliver, id="claim and record"),
+        pytest.param(True, _fail_and_retry, id="fail and try again"),
+        pytest.param(True, _look_in_vain, id="find nothing more"),
+        pytest.param(False, _ask_when_it_is_due, id="when is what due"),
+        pytest.param(False, _establish, id="establish"),
+        pytest.param(False, _read, id="read"),
+    ],
+)
+async def test_a_hundred_times_the_webhooks_cost_no_more(
+    published: bool, work: Callable[[Case], Awaitable[None]]
+) -> None:
+    """One event for one webhook, among few and among many that are quiet, failing, stopped, ended or leased."""
+    counted = []
+    for count in (FEW, MANY):
+        store, case = await crowded(count)
+        if published:
+            await case.publish("e")
+        counted.append(await Steps().of(store, partial(work, case)))
+        await store.close()
+    few, many = counted
+    assert 0 < many <= few * ALLOWANCE
+
+
+async def test_ten_times_the_work_costs_ten_times_as_much() -> None:
+    """Each webhook that an event concerns costs about the same, however many it concerns at once."""
+    counted = []
+    for count in (6, 60):
+        store, case = await crowded(FEW)
+        for number in range(count - 1):
+            await case.establish(f"http://receiver.example/{number}")
+        await case.publish("e")
+        counted.append(await Steps().of(store, case.claim))
+        await store.close()
+    few, many = counted
+    assert many <= 10 * few * ALLOWANCE
