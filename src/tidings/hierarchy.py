@@ -118,7 +118,7 @@ class Hierarchy:
         """Create and replace resources, all or (by raising) none; drafts may refer to later ones.
 
         Raises:
-            BadRequest: an unknown parent, a cycle, a second workspace, too many ancestors, a changed type.
+            BadRequest: an unknown parent, a cycle, a second workspace, too many ancestors.
             Forbidden: a resource or a parent in a workspace the caller may not see.
         """
         befores = {draft.gid: self._resources.get(draft.gid) for draft in drafts}
