@@ -162,7 +162,7 @@ class Engine(Protocol):
         ...
 
     async def changed(self) -> bool:
-        """Whether another process has written since this was last asked. Cheap: asked many times a second."""
+        """Whether anything was written since this was last asked, by whichever process. Cheap: asked often."""
         ...
 
     async def spread_heartbeats(self, *, now: Micros, overdue_by: Micros, interval: Micros) -> None:
@@ -174,7 +174,7 @@ class Engine(Protocol):
         ...
 
     async def oldest_due_at(self, *, now: Micros) -> Micros | None:
-        """Since when the longest waiting healthy webhook has waited for us; None if none waits.
+        """Since when the healthy webhook that was served longest ago has waited for us; None if none waits.
 
         It waits since it was last served, or since its first unread event if that came later. Who waits for a
         receiver that is busy, or has a backlog of its own making to read, does not wait for us.
