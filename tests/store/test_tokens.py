@@ -107,6 +107,16 @@ async def test_webhooks_stop_when_the_last_token_is_revoked(case: Case) -> None:
     assert not (await case.webhook(webhook.gid)).active
 
 
+async def test_a_webhook_whose_owner_lost_access_during_the_handshake_is_added_stopped(case: Case) -> None:
+    """And goes on when a token covers its workspace again."""
+    await add(case.store, token("t"))
+    await case.store.revoke_token("t", now=NOON)
+    webhook = await case.establish()
+    assert await stopped(case, webhook) is StopReason.ACCESS_LOST
+    await add(case.store, token("u"))
+    assert await stopped(case, webhook) is None
+
+
 async def test_webhooks_stop_when_the_last_token_has_expired(case: Case) -> None:
     await add(case.store, token("t", expires_at=NOON + HOUR))
     await add(case.store, token("u", expires_at=NOON + 2 * HOUR))

@@ -100,6 +100,19 @@ def review(connection: sqlite3.Connection, *, now: Micros) -> None:
         write_meta(connection, "reviewed", now)
 
 
+def stop_if_lost(connection: sqlite3.Connection, webhook: int, *, now: Micros) -> None:
+    """Stop a webhook that is just being added if its owner lost access while hands were shaken."""
+    connection.execute(
+        f"""
+        UPDATE cursors SET stopped = :reason WHERE webhook IN (
+            SELECT w.id FROM webhooks w WHERE w.id = :webhook AND NOT {_COVERED}
+                AND EXISTS (SELECT 1 FROM tokens t WHERE t.user = w.user AND t.app = w.app)
+        )
+        """,
+        {"webhook": webhook, "now": now, "reason": StopReason.ACCESS_LOST.value},
+    )
+
+
 def _review(connection: sqlite3.Connection, owner: Owner, now: Micros) -> None:
     """Stop an owner's webhooks in workspaces no live token covers, and let go on those that one covers again."""
     connection.execute(

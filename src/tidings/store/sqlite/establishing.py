@@ -8,6 +8,7 @@ from tidings.errors import DuplicateWebhook, Forbidden
 from tidings.hierarchy import unknown_object
 from tidings.model import EndReason, Filter, Micros, NewWebhook, Owner, Quotas, Resource, Webhook
 from tidings.store import LoggedAttempt, Reservation
+from tidings.store.sqlite.access import stop_if_lost
 from tidings.store.sqlite.rows import (
     ATTEMPT_COLUMNS,
     WEBHOOK_COLUMNS,
@@ -129,6 +130,7 @@ def add(
             new.shaken_at,
         ),
     )
+    stop_if_lost(connection, identity, now=new.shaken_at)
     release(connection, reservation.key)
     added = get(connection, new.gid)
     assert added is not None, "inserted in this transaction"
