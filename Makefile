@@ -11,8 +11,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-# Locks carry versions and digests; pip refuses anything else.
-LOCKED := $(PIP) --require-hashes --requirement
+# Locks carry versions and digests of everything; pip refuses anything else, and is not to resolve anew: a newer
+# version of something that is asked for with an extra would be looked at, and refused.
+LOCKED := $(PIP) --no-deps --require-hashes --requirement
 # Stamps: where the environment was made, and what has been installed into it.
 HERE := $(VENV)/.here
 RUN := $(VENV)/.run

@@ -42,7 +42,7 @@ def install_python(version: str) -> None:
     print(f"Installing the official Python SDK {version} …", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    _run([*pip, "--target", str(folder), "--require-hashes", "-r", str(lock)], ROOT)
+    _run([*pip, "--target", str(folder), "--no-deps", "--require-hashes", "-r", str(lock)], ROOT)
     _stamp(folder, digest)
 
 
