@@ -1,0 +1,81 @@
+"""`serve` and `dispatch`: open what the settings name, and run on it until told to stop."""
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from tidings import logs
+from tidings.config import Settings
+from tidings.errors import CannotListen
+from tidings.runtime.database import load_key, open_with
+from tidings.runtime.machine import allow_open_files
+from tidings.runtime.service import Service, Serving, assemble
+from tidings.sealing import Sealer
+from tidings.service.webhooks import HANDSHAKES_MAX
+from tidings.transport import AresLookup, CachingResolver, Sender, SenderSettings
+from tidings.web import server
+
+# Open files beyond connections: database, logs, locks, what libraries hold.
+FILES_SPARE: Final = 64
+
+
+async def serve(settings: Settings, *, announce: Callable[[Serving], None] = lambda serving: None) -> None:
+    """Serve, and deliver unless told not to, until SIGTERM or SIGINT; then finish what is under way.
+
+    Raises:
+        SettingsError, CannotListen, StoreUnfit, StoreUnavailable: nothing was started.
+    """
+    configure_log(settings)
+    sealer = Sealer(load_key(settings))
+    allow_open_files(_files(settings))
+    listener = _listen(settings)
+    try:
+        async with opened(settings, sealer, migrate=True) as service:
+            serving = await service.prepare(listener.getsockname())
+            await service.run(listener, announced=lambda: announce(serving))
+    finally:
+        listener.close()
+
+
+def configure_log(settings: Settings) -> None:
+    """Log as the settings say; if they do not, as text on a terminal and JSON elsewhere."""
+    logs.configure(as_json=settings.log == "json" if settings.log else not sys.stderr.isatty())
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, sealer: Sealer, *, migrate: bool) -> AsyncIterator[Service]:
+    """The service on the settings' database and this machine's network, closed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = open_with(settings, sealer, migrate=migrate)
+        stack.push_async_callback(store.close)
+        resolver = CachingResolver(AresLookup())
+        stack.push_async_callback(resolver.close)
+        sender = Sender(_sender_settings(settings), resolver)
+        stack.push_async_callback(sender.close)
+        yield assemble(settings, store, sender.post, sealer)
+
+
+def _files(settings: Settings) -> int:
+    """How many open files deliveries, callers and the database may need."""
+    return 2 * (settings.concurrency + HANDSHAKES_MAX) + server.CONNECTIONS_MAX + FILES_SPARE
+
+
+def _listen(settings: Settings) -> Any:
+    try:
+        return server.listen(settings.host, settings.port)
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "another address is named with --host and --port"
+        ) from error
+
+
+def _sender_settings(settings: Settings) -> SenderSettings:
+    # Handshakes have slots of their own, so that deliveries cannot keep a caller waiting.
+    return SenderSettings(
+        rules=settings.target_rules,
+        concurrency=settings.concurrency + HANDSHAKES_MAX,
+        ca_bundle=settings.ca_bundle,
+        egress_proxy=settings.egress_proxy,
+    )
