@@ -76,9 +76,15 @@ def test_migrations_are_numbered_without_gaps() -> None:
 async def test_every_connection_flushes_before_it_acknowledges(path: Path) -> None:
     store = opened(path)
     try:
-        for connection in (store._writer._connection, schema.connect(str(path))):
-            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        writing = await store._write(
+            lambda connection: [
+                connection.execute(f"PRAGMA {name}").fetchone() for name in ("synchronous", "journal_mode")
+            ]
+        )
+        assert writing == [(2,), ("wal",)]
+        connection = schema.connect(str(path))
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
         connection.close()
         await store.close()

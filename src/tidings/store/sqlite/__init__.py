@@ -42,7 +42,7 @@ from tidings.store.sqlite import access, claiming, establishing, log, recording,
 from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import read_meta, write_meta
-from tidings.store.sqlite.writer import Rank, Writer
+from tidings.store.sqlite.writer import Drive, GroupCommit, Rank, Writer
 
 T = TypeVar("T")
 
@@ -54,12 +54,14 @@ READERS: Final = 2
 class SqliteStore:
     """The `Store` on one SQLite file. Made by `open_store`."""
 
-    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
-        """`connection` is the one to write on: open, migrated, from now on the writer's."""
+    def __init__(self, path: str, connection: sqlite3.Connection, *, drive: Drive = Writer) -> None:
+        """`connection` is the one to write on: open, migrated, from now on the writer's. `drive` runs the commits."""
         self._path = path
         self._places = Places()
         self._holders = Holders(None if path == MEMORY else Path(path))
-        self._writer = Writer(connection, reopen=partial(schema.connect, path), on_abort=self._places.reset)
+        self._writer = drive(
+            GroupCommit(connection, reopen=partial(schema.connect, path), on_abort=self._places.reset)
+        )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
         self._local = threading.local()
         # Every reader's connection, for closing: a thread's own are out of reach from outside.
@@ -277,12 +279,12 @@ class SqliteStore:
 
 
 def open_store(
-    path: str, *, migrate: bool, generation: str, key_id: str, sandbox: bool = False
+    path: str, *, migrate: bool, generation: str, key_id: str, sandbox: bool = False, drive: Drive = Writer
 ) -> SqliteStore:
     """Open (and, if asked, create or migrate) the store in a file, or in memory under the path `:memory:`.
 
     `generation` names the log if it is made now. `key_id` is the sealing key's: a database keeps the first it sees
-    and is not opened with another.
+    and is not opened with another. `drive` says who runs the commits: a thread, or a simulation.
 
     Raises:
         StoreUnfit: not a database for this version, this key, or this mode.
@@ -294,7 +296,7 @@ def open_store(
     except BaseException:
         connection.close()
         raise
-    return SqliteStore(path, connection)
+    return SqliteStore(path, connection, drive=drive)
 
 
 def _prepare(
