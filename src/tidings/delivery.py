@@ -95,9 +95,14 @@ def _succeeded(status: int, *, strict: bool) -> bool:
 def failure_content(answer: Answer) -> str:
     """Render `<code> <reason>`, a blank line, the body; cut at 4 KiB (contract §12.18)."""
     head = f"{answer.status} {answer.reason}".rstrip()
-    body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+    body = readable(answer.body)
     content = f"{head}\n\n{body}" if body else head
     return cut_text(content, FAILURE_CONTENT_BYTES_MAX)
+
+
+def readable(body: bytes) -> str:
+    """A receiver's bytes as text that any store takes: no NUL, and whatever is not UTF-8 replaced."""
+    return body.decode("utf-8", "replace").replace("\x00", "\ufffd") if body else ""
 
 
 def cut_text(text: str, bytes_max: int) -> str:

@@ -389,7 +389,8 @@ class NoAnswer(Struct, frozen=True):
 Reply: TypeAlias = Answer | NoAnswer
 
 Post: TypeAlias = Callable[[Delivery], Awaitable[Reply]]
-"""The whole seam to the network. It never raises for anything a target does or fails to do."""
+"""The whole seam to the network. It never raises for anything a target does or fails to do. What it gives may be a
+coroutine, or a future where that is cheaper."""
 
 
 class Delivered(Struct, frozen=True):

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from tidings.limits import RESPONSE_BODY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX
 from tidings.model import Answer, NoAnswer, Reply, Trouble
-from tidings.transport.response import INFORMATIONAL_MAX, RESPONSE_WIRE_BYTES_MAX, ResponseReader
+from tidings.transport.response import (
+    INFORMATIONAL_MAX,
+    RESPONSE_WIRE_BYTES_MAX,
+    SEEN_BYTES_MAX,
+    SEEN_MAX,
+    ResponseReader,
+    Seen,
+)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -340,3 +347,59 @@ def test_how_anything_is_cut_into_pieces_never_turns_a_fault_into_an_answer(
     assert isinstance(whole, Answer) == isinstance(pieced, Answer)
     if isinstance(whole, Answer) and isinstance(pieced, Answer):
         assert whole.status == pieced.status
+
+
+# -- responses that were seen before ---------------------------------------------------------------
+
+
+def test_what_was_seen_before_reads_the_same_and_keeps_nothing_for_the_next() -> None:
+    seen: Seen = {}
+    first, second = ResponseReader(seen), ResponseReader(seen)
+    known = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\n\r\nhi"
+    other = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+    assert first.feed(known)
+    assert list(seen) == [known]
+    for _ in range(2):
+        second.begin()
+        assert second.feed(known)
+        assert (second.reply, second.reusable) == (first.reply, True)
+        second.begin()
+        assert not second.heard
+        assert second.feed(other[:20]) is False
+        assert second.feed(other[20:])
+        assert isinstance(second.reply, Answer)
+        assert (second.reply.status, second.reply.body) == (500, b"")
+    second.begin()
+    second.finish()
+    assert second.reply == NoAnswer(Trouble.CLOSED, "The target closed the connection without an answer")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi and more", id="more than was asked for"
+        ),
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", id="the last one"),
+        pytest.param(b"HTTP/1.1 99 Odd\r\nContent-Length: 0\r\n\r\n", id="a fault"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SEEN_BYTES_MAX + b"x" * SEEN_BYTES_MAX,
+            id="long",
+        ),
+    ],
+)
+def test_only_short_whole_answers_that_keep_their_connection_are_remembered(response: bytes) -> None:
+    seen: Seen = {}
+    reader = ResponseReader(seen)
+    reader.feed(response)
+    assert reader.reply is not None
+    assert seen == {}
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    seen: Seen = {}
+    reader = ResponseReader(seen)
+    for number in range(SEEN_MAX + 10):
+        reader.begin()
+        assert reader.feed(b"HTTP/1.1 200 OK\r\nX-N: %d\r\nContent-Length: 0\r\n\r\n" % number)
+        assert len(seen) <= SEEN_MAX

@@ -295,7 +295,7 @@ async def test_who_waits_for_a_place_waits_no_longer_than_its_deadline(make_send
         await wire.until_gone()
 
     async with listening(silent) as target, answering() as other:
-        first = asyncio.create_task(sender.post(delivery(target.url(), timeout=LONG)))
+        first = asyncio.ensure_future(sender.post(delivery(target.url(), timeout=LONG)))
         await until(lambda: target.connections == 1)
         for url in (target.url(), other.url()):
             trouble(await post(sender, url, timeout=SHORT // 2), Trouble.TIMEOUT, "This service was busy")
@@ -340,7 +340,7 @@ async def test_a_cancelled_delivery_closes_its_connection_and_gives_back_its_pla
         await wire.send(OK)
 
     async with listening(behave) as target:
-        task = asyncio.create_task(sender.post(delivery(target.url())))
+        task = asyncio.ensure_future(sender.post(delivery(target.url())))
         await stuck.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -356,7 +356,7 @@ async def test_closing_ends_what_is_in_flight(resolver: CachingResolver) -> None
         await wire.until_gone()
 
     async with listening(silent) as target:
-        tasks = [asyncio.create_task(sender.post(delivery(target.url()))) for _ in range(3)]
+        tasks = [asyncio.ensure_future(sender.post(delivery(target.url()))) for _ in range(3)]
         await until(lambda: target.connections == 3)
         await close_and_check(sender)
         for reply in await asyncio.gather(*tasks):

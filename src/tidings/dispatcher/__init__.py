@@ -13,15 +13,17 @@ Three rules hold it together:
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from tidings.delivery import LATENESS_TOLERATED, Policy
-from tidings.dispatcher.attempt import Clocks, Means, Unseal, deliver, delivery_id
+from tidings.dispatcher.attempt import Clocks, Means, Sending, Unseal, conclude, delivery_id, prepare
 from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder
 from tidings.dispatcher.slots import Slots
 from tidings.errors import StoreUnavailable
 from tidings.limits import CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND
-from tidings.model import Claim, Claimed, ClaimRequest, Micros, Post, Record
+from tidings.model import Claim, Claimed, ClaimRequest, Micros, Post, Record, Reply
 from tidings.store import Engine
 
 __all__ = ["Clocks", "Dispatcher", "Unseal", "delivery_id"]
@@ -48,7 +50,14 @@ class Dispatcher:
         self._holder: int | None = None
         self._wake = asyncio.Event()
         self._draining = False
+        # While the store is asked for claims, the webhooks (their gids) that ended meanwhile.
+        self._claiming = False
+        self._withdrawn: set[str] = set()
         self._recorder = Recorder(store, self._slots, freed=self.wake)
+        # Replies on their way.
+        self._replies: set[asyncio.Future[Reply]] = set()
+        # A mistake of ours, made where nobody waits: `run` raises it.
+        self._mistake: BaseException | None = None
         # When the loop last turned, by the clock that only goes forward: readiness looks at it.
         self.pulse: Micros = clocks.elapsed()
 
@@ -59,9 +68,9 @@ class Dispatcher:
         self._wake.set()
 
     def withdraw(self, gid: str) -> None:
-        """Say that a webhook has ended: a delivery that is claimed but has not started does not start."""
-        if any(claim.gid == gid for claim in self._slots.claims.values()):
-            self._slots.withdrawn.add(gid)
+        """Say that a webhook has ended: what is being claimed for it this moment is not started."""
+        if self._claiming:
+            self._withdrawn.add(gid)
 
     @property
     def in_flight(self) -> int:
@@ -76,13 +85,17 @@ class Dispatcher:
             Exception: a mistake of ours. The process must end: its leases are then free for another.
         """
         await self._start()
-        async with asyncio.TaskGroup() as tasks:
-            recorder = tasks.create_task(self._recorder.run())
-            while not self._draining:
-                if not await self._turn(tasks):
-                    await self._rest()
-            await self._finish()
-            recorder.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                recorder = tasks.create_task(self._recorder.run())
+                while not self._draining:
+                    if not await self._turn():
+                        await self._rest()
+                await self._finish()
+                recorder.cancel()
+        finally:
+            for reply in self._replies:
+                reply.cancel()
         await self._stop()
 
     async def run_once(self) -> int:
@@ -90,7 +103,11 @@ class Dispatcher:
         if self._holder is None:
             await self._start()
         claims = (await self._claim()).claims
-        records = await asyncio.gather(*map(self._deliver, claims))
+        records: list[Record] = []
+        for claim in claims:
+            self._begin(claim, records.append)
+        await asyncio.gather(*self._replies)
+        self._raise_mistake()
         await self._store.record(records)
         for claim in claims:
             self._slots.release(claim.lease.webhook)
@@ -114,6 +131,7 @@ class Dispatcher:
         try:
             async with asyncio.timeout(seconds):
                 while self._slots.claims:
+                    self._raise_mistake()
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:
@@ -127,8 +145,9 @@ class Dispatcher:
             except StoreUnavailable as error:
                 logger.warning("leases are left to run out: %s", error)
 
-    async def _turn(self, tasks: asyncio.TaskGroup) -> bool:
+    async def _turn(self) -> bool:
         """Claim what there is room for, and start delivering it; gives whether to look again at once."""
+        self._raise_mistake()
         self.pulse = self._clocks.elapsed()
         self._wake.clear()
         if self._recorder.failing or self._slots.free <= 0:
@@ -146,29 +165,35 @@ class Dispatcher:
                 self._slots.release(claim.lease.webhook)
             return False
         for claim in claimed.claims:
-            tasks.create_task(self._attempt(claim))
+            self._begin(claim, self._recorder.add)
         return bool(claimed.claims) or claimed.behind
 
     async def _claim(self) -> Claimed:
-        assert self._holder is not None, "claims need a holder"
-        now, lease = self._clocks.now(), self._policy.delivery_timeout + LEASE_SLACK
-        claimed = await self._store.claim(
-            ClaimRequest(
-                now=now,
-                holder=self._holder,
-                lease=lease,
-                limit=min(self._slots.free, CLAIM_MAX),
-                failing_limit=self._slots.failing_free,
-                per_origin=self._slots.per_origin,
-                in_flight=dict(self._slots.origins),
-                batch_max=self._policy.batch_max,
-                wait_max=self._policy.retry_max,
-                held=self._slots.held(now=now, lease=lease),
-            )
-        )
+        self._withdrawn.clear()
+        self._claiming = True
+        try:
+            claimed = await self._store.claim(self._request())
+        finally:
+            self._claiming = False
         for claim in claimed.claims:
             self._slots.take(claim)
         return claimed
+
+    def _request(self) -> ClaimRequest:
+        assert self._holder is not None, "claims need a holder"
+        now, lease = self._clocks.now(), self._policy.delivery_timeout + LEASE_SLACK
+        return ClaimRequest(
+            now=now,
+            holder=self._holder,
+            lease=lease,
+            limit=min(self._slots.free, CLAIM_MAX),
+            failing_limit=self._slots.failing_free,
+            per_origin=self._slots.per_origin,
+            in_flight=dict(self._slots.origins),
+            batch_max=self._policy.batch_max,
+            wait_max=self._policy.retry_max,
+            held=self._slots.held(now=now, lease=lease),
+        )
 
     async def _rest(self) -> None:
         """Wait for a hint, for the next thing that is due, or for another process's writing."""
@@ -203,8 +228,28 @@ class Dispatcher:
 
     # -- one attempt -------------------------------------------------------------------------------
 
-    async def _attempt(self, claim: Claim) -> None:
-        self._recorder.add(await self._deliver(claim))
+    def _begin(self, claim: Claim, take: Callable[[Record], None]) -> None:
+        """Send what a claim is for. `take` gets its record: now if nothing is sent, else when the reply has come."""
+        step = prepare(claim, self._means, withdrawn=claim.gid in self._withdrawn)
+        if isinstance(step, Record):
+            take(step)
+            return
+        reply = asyncio.ensure_future(self._means.post(step.delivery))
+        self._replies.add(reply)
+        reply.add_done_callback(partial(self._replied, step, take))
 
-    async def _deliver(self, claim: Claim) -> Record:
-        return await deliver(claim, self._means, withdrawn=self._slots.withdrawn.__contains__)
+    def _replied(self, sent: Sending, take: Callable[[Record], None], reply: asyncio.Future[Reply]) -> None:
+        self._replies.discard(reply)
+        if reply.cancelled():
+            return
+        try:
+            take(conclude(sent, reply.result(), self._means))
+        except (
+            Exception
+        ) as error:  # nothing a target does raises: it is ours, and nobody waits here to hear of it
+            self._mistake = error
+            self.wake()
+
+    def _raise_mistake(self) -> None:
+        if self._mistake is not None:
+            raise self._mistake

@@ -1,11 +1,21 @@
-"""One attempt, as a value going through named steps: cut → sign → post → settle. Nothing here writes."""
+"""One attempt, as a value going through named steps: cut → sign → (post) → settle. Nothing here waits or writes.
+
+    Claim ──prepare──▶ Sending | Record        Sending, Reply ──conclude──▶ Record
+
+Between the two the dispatcher posts. There is no task per delivery: what has to be known when the reply comes is in
+`Sending`, and making a task for it would cost as much as signing the delivery.
+"""
 
 import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from tidings import delivery, signing
+from msgspec import Struct
+
+from tidings import delivery as policies
+from tidings import signing
 from tidings.delivery import Policy
 from tidings.limits import ATTEMPT_EXCERPT_BYTES_MAX, MICROSECONDS_PER_SECOND
 from tidings.matching import accepts
@@ -33,6 +43,8 @@ from tidings.model import (
 from tidings.sealing import UnsealError
 from tidings.wire.events import envelope
 
+_RESULTS: Final = {Delivered: "delivered", Refused: "refused", Gone: "gone"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,10 +71,22 @@ class Means:
     unseal: Unseal
 
 
-async def deliver(claim: Claim, means: Means, *, withdrawn: Callable[[str], bool]) -> Record:
-    """Take a claim through all steps; gives what is to be recorded.
+class Sending(Struct, frozen=True):
+    """A delivery that is to be sent, and what its reply will be settled with."""
 
-    `withdrawn` says whether a webhook (its gid) has ended since it was claimed: then nothing is sent any more.
+    claim: Claim
+    batch: Batch
+    name: str
+    started: Micros
+    # By the clock that only goes forward.
+    began: Micros
+    delivery: Delivery
+
+
+def prepare(claim: Claim, means: Means, *, withdrawn: bool) -> Sending | Record:
+    """Take a claim up to the moment of sending; gives what is to be sent, or recorded because nothing is.
+
+    `withdrawn` says that the webhook ended while it was being claimed: then nothing is sent.
     """
     batch = _cut(claim, means.policy)
     started = means.clocks.now()
@@ -71,17 +95,35 @@ async def deliver(claim: Claim, means: Means, *, withdrawn: Callable[[str], bool
         if silent is not None:
             return _unsent(claim, silent, cursor=batch.end, now=started)
     # The lease must cover the whole delivery, or another process might begin one beside it.
-    if withdrawn(claim.gid) or started + means.policy.delivery_timeout > claim.lease.until:
+    if withdrawn or started + means.policy.delivery_timeout > claim.lease.until:
         return _unsent(claim, claim.health, cursor=claim.cursor, now=started)
     name = delivery_id(claim, batch)
-    began = means.clocks.elapsed()
-    reply = await _send(claim, batch, means, name=name, started=started)
-    took = max(0, means.clocks.elapsed() - began)
-    return _settle(claim, batch, reply, means, name=name, started=started, took=took)
+    body = envelope([event.wire for event in batch.events])
+    try:
+        secrets = _secrets(claim, means, started)
+    except UnsealError as error:
+        logger.error("%s", error)
+        reply = NoAnswer(Trouble.SEALED, str(error))
+        return _settle(claim, batch, reply, means, name=name, started=started, took=0)
+    headers = signing.delivery_headers(
+        secrets,
+        body,
+        webhook=claim.gid,
+        delivery=name,
+        timestamp_seconds=started // MICROSECONDS_PER_SECOND,
+    )
+    delivery = Delivery(claim.target, headers, body, means.policy.delivery_timeout)
+    return Sending(claim, batch, name, started, means.clocks.elapsed(), delivery)
+
+
+def conclude(sent: Sending, reply: Reply, means: Means) -> Record:
+    """Say what is to be recorded of a delivery that got this reply."""
+    took = max(0, means.clocks.elapsed() - sent.began)
+    return _settle(sent.claim, sent.batch, reply, means, name=sent.name, started=sent.started, took=took)
 
 
 def _cut(claim: Claim, policy: Policy) -> Batch:
-    return delivery.cut(
+    return policies.cut(
         claim.page,
         [accepts(claim.filters, event) for event in claim.page],
         cursor=claim.cursor,
@@ -100,7 +142,7 @@ def _still_silent(claim: Claim, means: Means, now: Micros) -> Health | None:
         return None
     if claim.health.heartbeat_at > now:
         return claim.health
-    return delivery.not_yet_quiet(claim.health, now=now, jitter=means.clocks.jitter(), policy=means.policy)
+    return policies.not_yet_quiet(claim.health, now=now, jitter=means.clocks.jitter(), policy=means.policy)
 
 
 def _unsent(claim: Claim, health: Health, *, cursor: Position, now: Micros) -> Record:
@@ -116,25 +158,12 @@ def _unsent(claim: Claim, health: Health, *, cursor: Position, now: Micros) -> R
     )
 
 
-async def _send(claim: Claim, batch: Batch, means: Means, *, name: str, started: Micros) -> Reply:
-    try:
-        secrets = [
-            means.unseal(secret, claim.gid)
-            for secret in claim.secrets
-            if secret.valid_until is None or secret.valid_until > started
-        ]
-    except UnsealError as error:
-        logger.error("%s", error)
-        return NoAnswer(Trouble.SEALED, str(error))
-    body = envelope([event.wire for event in batch.events])
-    headers = signing.delivery_headers(
-        secrets,
-        body,
-        webhook=claim.gid,
-        delivery=name,
-        timestamp_seconds=started // MICROSECONDS_PER_SECOND,
-    )
-    return await means.post(Delivery(claim.target, headers, body, means.policy.delivery_timeout))
+def _secrets(claim: Claim, means: Means, now: Micros) -> list[str]:
+    return [
+        means.unseal(secret, claim.gid)
+        for secret in claim.secrets
+        if secret.valid_until is None or secret.valid_until > now
+    ]
 
 
 def _settle(
@@ -142,8 +171,8 @@ def _settle(
 ) -> Record:
     """Decide what the reply means. Pure, but for one throw of the dice."""
     now = started + took
-    outcome = delivery.judge(reply, now=now, policy=means.policy)
-    verdict = delivery.settle(
+    outcome = policies.judge(reply, now=now, policy=means.policy)
+    verdict = policies.settle(
         claim.health,
         outcome,
         started=started,
@@ -179,8 +208,8 @@ def _logged(
     status: int | None
     match reply:
         case Answer(status=status, body=body):
-            excerpt = body.decode("utf-8", "replace").replace("\x00", "\ufffd")
-            result = {Delivered: "delivered", Refused: "refused", Gone: "gone"}[type(outcome)]
+            excerpt = policies.readable(body)
+            result = _RESULTS[type(outcome)]
         case NoAnswer(trouble=trouble, text=excerpt):
             status, result = None, trouble.value
     return Attempt(
@@ -191,5 +220,5 @@ def _logged(
         heartbeat=not batch.events,
         status=status,
         result=result,
-        excerpt=delivery.cut_text(excerpt, ATTEMPT_EXCERPT_BYTES_MAX),
+        excerpt=policies.cut_text(excerpt, ATTEMPT_EXCERPT_BYTES_MAX) if excerpt else "",
     )

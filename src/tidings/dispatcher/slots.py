@@ -1,6 +1,5 @@
 """The deliveries in flight, and how much room is left: in total, per origin, and for failing webhooks."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,10 +15,9 @@ class Slots:
 
     total: int
     claims: dict[int, Claim] = field(default_factory=dict)
-    origins: Counter[int] = field(default_factory=Counter)
+    # How many each origin has in flight; only those that have any.
+    origins: dict[int, int] = field(default_factory=dict)
     failing: int = 0
-    # Webhooks in flight that were ended since they were claimed: their delivery must not start any more.
-    withdrawn: set[str] = field(default_factory=set)
 
     @property
     def free(self) -> int:
@@ -42,13 +40,14 @@ class Slots:
 
     def take(self, claim: Claim) -> None:
         self.claims[claim.lease.webhook] = claim
-        self.origins[claim.origin] += 1
+        self.origins[claim.origin] = self.origins.get(claim.origin, 0) + 1
         self.failing += bool(claim.health.failures)
 
     def release(self, webhook: int) -> None:
         claim = self.claims.pop(webhook)
-        self.withdrawn.discard(claim.gid)
         self.failing -= bool(claim.health.failures)
-        self.origins[claim.origin] -= 1
-        if not self.origins[claim.origin]:
+        left = self.origins[claim.origin] - 1
+        if left:
+            self.origins[claim.origin] = left
+        else:
             del self.origins[claim.origin]

@@ -7,7 +7,7 @@ from typing import cast
 
 from tidings.model import Micros, NoAnswer, Reply, Trouble
 from tidings.transport.faults import os_words, span_text, tls_words
-from tidings.transport.response import ResponseReader
+from tidings.transport.response import ResponseReader, Seen
 
 # uvloop's clock has whole milliseconds: an alarm that is early by less is on time.
 _CLOCK_GRAIN = 0.001
@@ -24,12 +24,12 @@ class Connection(asyncio.Protocol):
         "_alarm_at",
         "_closed",
         "_deadline",
+        "_done",
         "_host",
         "_loop",
         "_reader",
         "_span",
         "_transport",
-        "_waiter",
         "exchanges",
         "fate",
         "is_open",
@@ -38,14 +38,14 @@ class Connection(asyncio.Protocol):
         "stale",
     )
 
-    def __init__(self, *, origin: str, host: str, closed: Callable[["Connection"], None]) -> None:
+    def __init__(self, *, origin: str, host: str, seen: Seen, closed: Callable[["Connection"], None]) -> None:
         self.origin = origin
         self._host = host
         self._closed = closed
         self._loop = asyncio.get_running_loop()
-        self._reader = ResponseReader()
+        self._reader = ResponseReader(seen)
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[Reply] | None = None
+        self._done: Callable[[Reply], None] | None = None
         self._deadline = 0.0
         self._span: Micros = 0
         # One alarm serves many exchanges: when it rings too early it is set again. Setting one for each
@@ -61,13 +61,14 @@ class Connection(asyncio.Protocol):
         self.fate: Reply | None = None
         self.since = self._loop.time()
 
-    def send(self, request: bytes, *, deadline: float, span: Micros) -> asyncio.Future[Reply]:
-        """Write a request; the future brings the reply, at the latest at `deadline` (the loop's clock).
+    def send(self, request: bytes, *, deadline: float, span: Micros, done: Callable[[Reply], None]) -> None:
+        """Write a request; `done` is told the reply, at the latest at `deadline` (the loop's clock).
 
-        `span` is the whole time the delivery had, for the text of a timeout.
+        It is told once, or never if `close` is called before. `span` is the whole time the delivery had, for the text
+        of a timeout.
         """
-        assert self._transport is not None and self._waiter is None
-        self._waiter = waiter = self._loop.create_future()
+        assert self._transport is not None and self._done is None
+        self._done = done
         self._deadline = deadline
         self._span = span
         self.exchanges += 1
@@ -75,7 +76,6 @@ class Connection(asyncio.Protocol):
         if self._alarm is None or self._alarm_at > deadline:
             self._set_alarm()
         self._transport.write(request)
-        return waiter
 
     def close(self) -> None:
         """Be gone at once: nothing that is still unsent or unread matters to anybody."""
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._waiter = None
+        self._done = None
         if self._transport is not None:
             self._transport.abort()
         self._reader.release()
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
+        if self._done is None:
             # Nothing was asked: whatever this is, it must not be taken for the next answer.
             if self.is_open:
                 self._settle(NoAnswer(Trouble.PROTOCOL, "The target spoke before it was asked"))
@@ -128,14 +128,13 @@ class Connection(asyncio.Protocol):
     # -- how an exchange ends ----------------------------------------------------------------------
 
     def _answered(self) -> None:
-        reader, transport, waiter = self._reader, self._transport, self._waiter
-        assert waiter is not None and transport is not None and reader.reply is not None
-        self._waiter = None
+        reader, transport, done = self._reader, self._transport, self._done
+        assert done is not None and transport is not None and reader.reply is not None
+        self._done = None
         # An answer that came before the request was out leaves the rest of it in the way of the next one.
         if not reader.reusable or transport.get_write_buffer_size():
             self.close()
-        if not waiter.done():
-            waiter.set_result(reader.reply)
+        done(reader.reply)
 
     def _ended(self) -> None:
         self._reader.finish()
@@ -147,11 +146,11 @@ class Connection(asyncio.Protocol):
         self._settle(reply)
 
     def _settle(self, reply: Reply) -> None:
-        waiter, self._waiter = self._waiter, None
+        done, self._done = self._done, None
         self.fate = reply
         self.close()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(reply)
+        if done is not None:
+            done(reply)
 
     # -- the deadline ------------------------------------------------------------------------------
 
@@ -163,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._alarm = None
-        if self._waiter is None:
+        if self._done is None:
             return
         if self._loop.time() + _CLOCK_GRAIN < self._deadline:
             self._set_alarm()

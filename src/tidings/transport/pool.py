@@ -59,10 +59,8 @@ class Pool:
             lane = self._lanes[origin] = Lane(origin, self._per_origin)
         return lane
 
-    def take(self, lane: Lane) -> Connection | None:
-        """A connection that waits for work, or None."""
-        if not lane.idle:
-            return None
+    def take(self, lane: Lane) -> Connection:
+        """The connection that waits for work in a lane, where one does (`lane.idle`)."""
         connection = lane.idle.pop()
         del self._idle[connection]
         return connection

@@ -6,7 +6,7 @@ no fault: the status came, so the answer stands, and the connection is closed in
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -18,6 +18,18 @@ from tidings.transport.faults import printable
 INFORMATIONAL_MAX: Final = 8
 # Bytes of a whole response on the wire. A body in one-byte chunks takes six bytes for each; past this we stop.
 RESPONSE_WIRE_BYTES_MAX: Final = 2 * RESPONSE_HEAD_BYTES_MAX + 6 * RESPONSE_BODY_BYTES_MAX
+
+# Whole responses that are known by their bytes, and how long they may be. Receivers say the same again and again, but
+# for the second in `Date`.
+SEEN_MAX: Final = 512
+SEEN_BYTES_MAX: Final = 512
+
+Seen: TypeAlias = dict[bytes, Reply]
+"""What complete responses came to that left their connection fit for the next, by every one of their bytes.
+
+Reading depends on nothing but the bytes, once a reader expects a new response; so what was read once need not be read
+again. Shared by the readers of a sender.
+"""
 
 _SWITCHING_PROTOCOLS: Final = 101
 
@@ -53,21 +65,27 @@ class ResponseReader:
         "_informational",
         "_parser",
         "_reason",
+        "_seen",
         "_wire_bytes",
         "reply",
         "reusable",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Seen | None = None) -> None:
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._seen: Seen = {} if seen is None else seen
         self.begin()
+        self._begin_reading()
 
     def begin(self) -> None:
         """Expect a new response."""
         self.reply: Reply | None = None
         self.reusable = False
         self._complete = False
+        self._in_head = True
         self._wire_bytes = 0
+
+    def _begin_reading(self) -> None:
         self._informational = 0
         self._head_bytes = 0
         self._body: list[bytes] = []
@@ -92,6 +110,16 @@ class ResponseReader:
 
     def feed(self, data: bytes) -> bool:
         """Take what the connection brought; True when the response is over."""
+        if not self._wire_bytes:
+            reply = self._seen.get(data)
+            if reply is not None:
+                self._wire_bytes = len(data)
+                self.reply, self.reusable = reply, True
+                return True
+            self._begin_reading()
+        return self._read(data)
+
+    def _read(self, data: bytes) -> bool:
         assert self._parser is not None
         self._wire_bytes += len(data)
         try:
@@ -105,7 +133,15 @@ class ResponseReader:
                 self._bound_wire()
         if self._complete and self.reply is None:
             self._answer()
+            if self.reusable and self._wire_bytes == len(data) <= SEEN_BYTES_MAX:
+                self._remember(data)
         return self.reply is not None
+
+    def _remember(self, data: bytes) -> None:
+        if len(self._seen) >= SEEN_MAX:
+            self._seen.clear()
+        assert self.reply is not None
+        self._seen[data] = self.reply
 
     def finish(self) -> None:
         """The connection ended. A body without a length ends with it (RFC 9112 §6.3); anything else is cut off."""

@@ -1,4 +1,8 @@
-"""Posts deliveries. The one seam between the service and the network of its targets."""
+"""Posts deliveries. The one seam between the service and the network of its targets.
+
+There are two ways. Where a connection waits and nobody is before us, the request is written at once and an `Exchange`
+stands for its reply: no task, a few callbacks. Everything else (waiting for a place, resolving, dialling) is a task.
+"""
 
 import asyncio
 from functools import lru_cache
@@ -6,7 +10,7 @@ from typing import Final
 
 from tidings.errors import RequestError
 from tidings.limits import MICROSECONDS_PER_SECOND
-from tidings.model import Delivery, NoAnswer, Reply, Trouble
+from tidings.model import Delivery, Micros, NoAnswer, Reply, Trouble
 from tidings.targets import parse_target
 from tidings.transport.connection import Connection
 from tidings.transport.dial import Dialer, Progress
@@ -15,10 +19,23 @@ from tidings.transport.gate import Gate
 from tidings.transport.pool import Lane, Pool
 from tidings.transport.request import Destination, render
 from tidings.transport.resolver import Resolver
+from tidings.transport.response import Seen
 from tidings.transport.settings import SenderSettings
 
 # Distinct targets whose URL is not parsed again; one takes about a kilobyte.
 DESTINATIONS_MAX: Final = 8_192
+
+
+class Order:
+    """One POST: where to, which bytes, until when (the loop's clock), of how long in all."""
+
+    __slots__ = ("deadline", "goal", "request", "span")
+
+    def __init__(self, goal: Destination, request: bytes, *, deadline: float, span: Micros) -> None:
+        self.goal = goal
+        self.request = request
+        self.deadline = deadline
+        self.span = span
 
 
 class Sender:
@@ -39,6 +56,7 @@ class Sender:
             connections=settings.connection_limit,
             idle_seconds=settings.idle_seconds,
         )
+        self._seen: Seen = {}
         self._closed = False
 
     @property
@@ -51,72 +69,100 @@ class Sender:
         """Connections kept for the next delivery."""
         return self._pool.idle_count
 
-    async def post(self, delivery: Delivery) -> Reply:
-        """Send one delivery and say what came of it, within its timeout.
+    def post(self, delivery: Delivery) -> asyncio.Future[Reply]:
+        """Send one delivery; the future brings what came of it, within its timeout.
 
         Never raises for anything a target does. `ValueError` for a header that must not be sent, `RuntimeError`
-        after `close`: faults of ours. Cancelled, it closes the connection it was using.
+        after `close`: faults of ours. The future cancelled, the connection it was using is closed.
         """
         if self._closed:
             raise RuntimeError("the sender is closed")
-        deadline = self._loop.time() + delivery.timeout / MICROSECONDS_PER_SECOND
         try:
             goal = self._aim(delivery.url)
         except RequestError as error:
-            return NoAnswer(Trouble.REFUSED_ADDRESS, error.message)
-        request = render(goal.opening, delivery.headers, delivery.body)
+            return self._at_once(NoAnswer(Trouble.REFUSED_ADDRESS, error.message))
+        order = Order(
+            goal,
+            render(goal.opening, delivery.headers, delivery.body),
+            deadline=self._loop.time() + delivery.timeout / MICROSECONDS_PER_SECOND,
+            span=delivery.timeout,
+        )
         lane = self._pool.lane(goal.target.origin)
-        try:
-            if not lane.gate.try_enter() and not await _enter(lane.gate, deadline):
-                return _busy(delivery)
-            try:
-                return await self._post_in_turn(lane, goal, request, deadline, delivery)
-            finally:
-                lane.gate.leave()
-        finally:
-            self._pool.drop_unused(lane)
+        if lane.idle and lane.gate.try_enter():
+            if self._gate.try_enter():
+                return Exchange(self, lane, order, self._pool.take(lane))
+            lane.gate.leave()
+        return self._loop.create_task(self._post_in_turn(lane, order))
 
     async def close(self) -> None:
         """Close every connection. Deliveries in flight come back without an answer: drain before."""
         self._closed = True
         self._pool.close()
 
-    async def _post_in_turn(
-        self, lane: Lane, goal: Destination, request: bytes, deadline: float, delivery: Delivery
-    ) -> Reply:
-        if not self._gate.try_enter() and not await _enter(self._gate, deadline):
-            return _busy(delivery)
-        try:
-            return await self._exchange(lane, goal, request, deadline, delivery)
-        finally:
-            self._gate.leave()
+    def leave(self, lane: Lane, connection: Connection) -> None:
+        """End an exchange: keep its connection if it is still good, and let the next one in."""
+        if connection.is_open:
+            self._pool.keep(lane, connection)
+        self._gate.leave()
+        lane.gate.leave()
+        if not lane.idle:
+            self._pool.drop_unused(lane)
 
-    async def _exchange(
-        self, lane: Lane, goal: Destination, request: bytes, deadline: float, delivery: Delivery
-    ) -> Reply:
-        connection = self._pool.take(lane)
-        if connection is not None:
-            reply = await self._converse(lane, connection, request, deadline, delivery)
+    def _at_once(self, reply: Reply) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        future.set_result(reply)
+        return future
+
+    async def _post_in_turn(self, lane: Lane, order: Order) -> Reply:
+        """Wait for a place in the lane and one among all; then post."""
+        try:
+            if not lane.gate.try_enter() and not await _enter(lane.gate, order):
+                return _busy(order)
+            try:
+                if not self._gate.try_enter() and not await _enter(self._gate, order):
+                    return _busy(order)
+                try:
+                    return await self._exchange(lane, order)
+                finally:
+                    self._gate.leave()
+            finally:
+                lane.gate.leave()
+        finally:
+            self._pool.drop_unused(lane)
+
+    async def _exchange(self, lane: Lane, order: Order) -> Reply:
+        if lane.idle:
+            connection = self._pool.take(lane)
+            reply = await self._converse(lane, connection, order)
             if not connection.stale:
                 return reply
+        return await self.afresh(lane, order)
+
+    async def afresh(self, lane: Lane, order: Order) -> Reply:
+        """Post on a new connection."""
         progress = Progress()
         try:
-            async with asyncio.timeout_at(deadline):
-                connection = await self._dial(goal, progress)
+            async with asyncio.timeout_at(order.deadline):
+                connection = await self._dial(order.goal, progress)
         except Failed as failure:
             return failure.reply
         except TimeoutError:
-            return NoAnswer(Trouble.TIMEOUT, f"{progress.waiting_for} within {span_text(delivery.timeout)}")
-        return await self._converse(lane, connection, request, deadline, delivery)
+            return NoAnswer(Trouble.TIMEOUT, f"{progress.waiting_for} within {span_text(order.span)}")
+        return await self._converse(lane, connection, order)
 
-    async def _converse(
-        self, lane: Lane, connection: Connection, request: bytes, deadline: float, delivery: Delivery
-    ) -> Reply:
+    async def _converse(self, lane: Lane, connection: Connection, order: Order) -> Reply:
         if not connection.is_open:
             # It broke between the moment it was ready and this one.
             return connection.fate or NoAnswer(Trouble.CLOSED, "The target closed the connection")
+        coming: asyncio.Future[Reply] = self._loop.create_future()
+
+        def done(reply: Reply) -> None:
+            if not coming.done():  # nobody waits for it who was cancelled in the same turn of the loop
+                coming.set_result(reply)
+
         try:
-            reply = await connection.send(request, deadline=deadline, span=delivery.timeout)
+            connection.send(order.request, deadline=order.deadline, span=order.span, done=done)
+            reply = await coming
         except asyncio.CancelledError:
             connection.close()
             raise
@@ -125,7 +171,9 @@ class Sender:
         return reply
 
     async def _dial(self, goal: Destination, progress: Progress) -> Connection:
-        connection = Connection(origin=goal.target.origin, host=goal.target.host, closed=self._pool.forget)
+        connection = Connection(
+            origin=goal.target.origin, host=goal.target.host, seen=self._seen, closed=self._pool.forget
+        )
         self._pool.admit(connection)
         try:
             await self._dialer.dial(goal.target, lambda: connection, progress)
@@ -135,17 +183,61 @@ class Sender:
         return connection
 
 
-async def _enter(gate: Gate, deadline: float) -> bool:
+class Exchange(asyncio.Future[Reply]):
+    """A delivery on a kept connection: the future of its reply.
+
+    If the connection turns out to have gone stale, the delivery is posted once more, on a fresh one (RFC 9112 §9.3.1:
+    not a byte of an answer came, so it was the old connection that failed).
+    """
+
+    def __init__(self, sender: Sender, lane: Lane, order: Order, connection: Connection) -> None:
+        super().__init__()
+        self._sender = sender
+        self._lane = lane
+        self._order = order
+        self._connection = connection
+        self._again: asyncio.Task[Reply] | None = None
+        connection.send(order.request, deadline=order.deadline, span=order.span, done=self._replied)
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._again is not None:
+            return self._again.cancel(msg)
+        if self.done():
+            return False
+        self._connection.close()
+        self._sender.leave(self._lane, self._connection)
+        return super().cancel(msg)
+
+    def _replied(self, reply: Reply) -> None:
+        if self._connection.stale:
+            self._again = self.get_loop().create_task(self._sender.afresh(self._lane, self._order))
+            self._again.add_done_callback(self._replied_again)
+            return
+        self._sender.leave(self._lane, self._connection)
+        self.set_result(reply)
+
+    def _replied_again(self, again: asyncio.Task[Reply]) -> None:
+        self._again = None
+        self._sender.leave(self._lane, self._connection)
+        if again.cancelled():
+            super().cancel()
+        elif (error := again.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(again.result())
+
+
+async def _enter(gate: Gate, order: Order) -> bool:
     """Wait for a place, but not past the deadline; False if there was none."""
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(order.deadline):
             await gate.enter()
     except TimeoutError:
         return False
     return True
 
 
-def _busy(delivery: Delivery) -> NoAnswer:
+def _busy(order: Order) -> NoAnswer:
     return NoAnswer(
-        Trouble.TIMEOUT, f"This service was busy and did not begin within {span_text(delivery.timeout)}"
+        Trouble.TIMEOUT, f"This service was busy and did not begin within {span_text(order.span)}"
     )
