@@ -14,6 +14,7 @@
     ├── StoreUnavailable          503, the operator must act; nothing was accepted
     ├── StoreUnfit                the operator must choose another database; nothing was started
     ├── CannotListen              the operator must free the address; nothing was started
+    ├── CannotStart               a process of the service did not come up; none is left running
     └── SettingsError             the operator must change the settings; nothing was started
 
 Each leaf carries the status it is answered with. `code` is stable and machine-readable: programs may branch
@@ -119,6 +120,10 @@ class StoreUnfit(TidingsError):
 
 class CannotListen(TidingsError):
     """The address is another process's, or not this machine's."""
+
+
+class CannotStart(TidingsError):
+    """A process of the service ended before it answered; none of them is left running."""
 
 
 class SettingsError(TidingsError):

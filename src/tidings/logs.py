@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,9 +17,17 @@ _ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {
 }
 
 
-def configure(*, as_json: bool, level: int = logging.INFO) -> None:
-    """Send the log to stderr in one of the two forms."""
+def configure(
+    *, as_json: bool, level: int = logging.INFO, fields: Mapping[str, object] | None = None
+) -> None:
+    """Send the log to stderr in one of the two forms, each line with these fields."""
     handler = logging.StreamHandler(sys.stderr)
+
+    def mark(record: logging.LogRecord) -> bool:
+        vars(record).update(fields or {})
+        return True
+
+    handler.addFilter(mark)
     handler.setFormatter(JsonLines() if as_json else TextLines())
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # One line at start and stop from these is one too many.

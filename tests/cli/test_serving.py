@@ -145,3 +145,113 @@ def test_one_process_answers_while_another_delivers(tmp_path: Path) -> None:
         assert receiver.events() == []
         with Service(tmp_path, database=answering.database):
             receiver.wait_until(lambda: receiver.events())
+
+
+# -- a node that only delivers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_that_only_delivers_says_so_and_ends_well(number: signal.Signals, tmp_path: Path) -> None:
+    with Running("dispatch", *DATABASE, cwd=tmp_path) as dispatch:
+        said = json.loads(dispatch.said('"delivering"'))
+        assert said["database"] == "sqlite:///tidings.db"
+        assert dispatch.end(number) == 0
+        assert json.loads(dispatch.err[-1])["message"].startswith("stopping")
+        assert dispatch.out == []
+
+
+def test_a_node_that_only_delivers_delivers_for_one_that_only_answers(tmp_path: Path) -> None:
+    """With the API's own settings beside it, as when both read one file; its port is not touched."""
+    with Receiver() as receiver, Service(tmp_path, arguments=["--no-dispatch"]) as answering:
+        answering.seed()
+        answering.create_webhook(PROJECT, receiver.url())
+        answering.publish(event(TASK))
+        assert receiver.events() == []
+        env = {"TIDINGS_PORT": str(answering.port), "TIDINGS_ALLOW_TARGETS": "127.0.0.0/8"}
+        with Running("dispatch", "--database", answering.database, cwd=tmp_path, env=env) as dispatch:
+            receiver.wait_until(lambda: len(receiver.events()) == 1)
+            answering.publish(event(TASK, "deleted"))
+            receiver.wait_until(lambda: len(receiver.events()) == 2)
+            assert dispatch.end() == 0
+
+
+def test_a_node_that_only_delivers_says_what_keeps_it_from_that(tmp_path: Path) -> None:
+    (tmp_path / "tidings.db").write_text("This is no database. " * 100)
+    ran = tidings("dispatch", *DATABASE, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert len(ran.stderr.splitlines()) == 1 and ran.stderr.startswith("Error: ")
+    ran = tidings("dispatch", *DATABASE, cwd=tmp_path, env={"TIDINGS_PORT": "x", "TIDINGS_CONCURRENCY": "0"})
+    assert ran.returncode == 2
+    assert "TIDINGS_PORT" in ran.stderr and "TIDINGS_CONCURRENCY" in ran.stderr
+
+
+# -- several processes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_are_announced_once_and_end_well(number: signal.Signals, tmp_path: Path) -> None:
+    with Running("serve", "--workers", "2", "--port", "0", *DATABASE, cwd=tmp_path) as serve:
+        said = json.loads(serve.said('"serving"'))
+        assert said["workers"] == 2
+        for _ in range(10):
+            assert httpx.get(f"{said['url']}/readyz", trust_env=False).status_code == 200
+        assert serve.end(number) == 0
+    messages = [json.loads(line)["message"] for line in serve.err]
+    assert messages.count("worker answers") == 2
+    assert messages[2] == "serving" and messages.count("serving") == 1
+    assert serve.out == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["tidings.db", "tidings.db.key"]
+
+
+def test_workers_make_the_sandbox_once(tmp_path: Path) -> None:
+    with Running(
+        "serve", "--sandbox", "--speed", "3600", "--workers", "2", "--port", "0", cwd=tmp_path
+    ) as serve:
+        token = serve.said("Token").split()[-1]
+        url = f"{serve.said('API').split()[-1]}/webhooks?workspace=1331"
+        for _ in range(5):
+            answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+            assert answer.json() == {"data": []}
+        assert serve.end() == 0
+    assert sum("Token " in line for line in serve.err) == 1
+
+
+def test_workers_that_only_answer(tmp_path: Path) -> None:
+    with Receiver() as receiver, Service(tmp_path, arguments=["--no-dispatch", "--workers", "2"]) as service:
+        service.seed()
+        service.create_webhook(PROJECT, receiver.url())
+        service.publish(event(TASK))
+        assert receiver.events() == []
+        env = {"TIDINGS_ALLOW_TARGETS": "127.0.0.0/8"}
+        with Running("dispatch", "--database", service.database, cwd=tmp_path, env=env) as dispatch:
+            receiver.wait_until(lambda: receiver.events())
+            assert dispatch.end() == 0
+
+
+def test_workers_do_not_share_a_port_with_another_service(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = tidings("serve", "--workers", "2", "--port", str(port), cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    [line] = ran.stderr.splitlines()
+    assert line.startswith(f"Error: cannot listen on 127.0.0.1:{port}")
+
+
+def test_workers_of_a_database_that_is_unfit_are_not_started(tmp_path: Path) -> None:
+    assert tidings("migrate", *DATABASE, cwd=tmp_path).returncode == 0
+    ran = tidings("serve", "--workers", "2", "--sandbox", "--port", "0", *DATABASE, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    [line] = ran.stderr.splitlines()
+    assert line.startswith("Error: ") and "sandbox" in line
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "x", "65"])
+def test_numbers_of_workers_that_are_none(workers: str, tmp_path: Path) -> None:
+    """Said together with whatever else is wrong."""
+    ran = tidings("serve", "--workers", workers, "--port", "x", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"--workers is '{workers}': write a " in ran.stderr and "from 1 to 64" in ran.stderr
+    assert "--port" in ran.stderr
+    assert not list(tmp_path.iterdir())

@@ -73,7 +73,7 @@ def test_settings_are_frozen() -> None:
 
 def test_every_setting_of_a_variable_is_described() -> None:
     described = {variable.name for variable in describe()}
-    flags_only = {"migrate", "dispatch", "sandbox", "sandbox_anywhere", "speed"}
+    flags_only = {"migrate", "dispatch", "sandbox", "sandbox_anywhere", "speed", "workers"}
     assert described | flags_only == {each.name for each in fields(Settings)}
     assert all(variable.meaning and variable.default for variable in describe())
     assert next(iter(describe())).variable == "TIDINGS_DATABASE"
@@ -375,8 +375,9 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
         file,
         port="x",
         speed="7",
+        workers="0",
     )
-    assert len(said) == 8
+    assert len(said) == 9
     for part in (
         "'batch_max'",
         "'nonsense'",
@@ -386,6 +387,7 @@ def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
         "RETENTION",
         "--port",
         "--speed",
+        "--workers",
     ):
         assert any(part in each for each in said), part
 
@@ -491,6 +493,16 @@ def test_no_speed_makes_a_wait_vanish() -> None:
 @pytest.mark.parametrize("speed", ["0", "0.5", "-1", "fast", "nan", "inf", "100001"])
 def test_speeds_that_are_none(speed: str) -> None:
     assert mistakes(sandbox=True, speed=speed)[0].startswith("--speed is ")
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "x", "1.5", "", "65", "9" * 30])
+def test_numbers_of_workers_that_are_none(workers: str) -> None:
+    [said] = mistakes(workers=workers)
+    assert said.startswith(f"--workers is {workers!r}: write a ") and "from 1 to 64" in said
+
+
+def test_so_many_workers() -> None:
+    assert [load(workers=each).workers for each in (None, "1", "64")] == [1, 1, 64]
 
 
 @pytest.mark.parametrize("flags", [{"speed": "2"}, {"sandbox_anywhere": True}])

@@ -10,7 +10,7 @@ import click
 from tidings import __version__
 from tidings.cli.events import events
 from tidings.cli.listening import listen
-from tidings.cli.serving import migrate, serve
+from tidings.cli.serving import dispatch, migrate, serve
 from tidings.cli.tokens import token
 from tidings.cli.webhooks import webhooks
 from tidings.errors import SettingsError, TidingsError
@@ -49,5 +49,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, token, webhooks, events, listen):
+for command in (serve, dispatch, migrate, token, webhooks, events, listen):
     main.add_command(command)

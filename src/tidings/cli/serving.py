@@ -1,4 +1,4 @@
-"""`tidings serve` and `tidings migrate`."""
+"""`tidings serve`, `tidings dispatch` and `tidings migrate`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     "--migrate", is_flag=True, default=None, help="Bring the database up to date first; SQLite always is."
 )
 @click.option("--no-dispatch", is_flag=True, help="Answer calls only; another process delivers.")
+@click.option("--workers", metavar="N", help="So many processes, on one port and one database. Default: 1")
 @click.option(
     "--sandbox", is_flag=True, default=None, help="For trying things out: seeded, local targets open."
 )
@@ -50,6 +51,7 @@ def serve(
     config: Path | None,
     migrate: bool | None,
     no_dispatch: bool,
+    workers: str | None,
     sandbox: bool | None,
     speed: str | None,
     sandbox_anywhere: bool | None,
@@ -62,6 +64,7 @@ def serve(
     \b
     Examples:
       tidings serve --sandbox --speed 3600
+      tidings serve --workers 4
       TIDINGS_DATABASE=sqlite:////var/lib/tidings/tidings.db tidings serve --port 8080
     """
     flags = {
@@ -70,6 +73,7 @@ def serve(
         "database": database,
         "migrate": migrate,
         "dispatch": False if no_dispatch else None,
+        "workers": workers,
         "sandbox": sandbox,
         "speed": speed,
         "sandbox_anywhere": sandbox_anywhere,
@@ -78,6 +82,31 @@ def serve(
     from tidings import runtime
 
     runtime.run(runtime.serve(settings, announce=lambda serving: _announce(serving, settings)))
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--migrate", is_flag=True, default=None, help="Bring the database up to date first; SQLite always is."
+)
+def dispatch(database: str | None, config: Path | None, migrate: bool | None) -> None:
+    """Deliver only: no API, no port.
+
+    For a database that `tidings serve` answers for, with --no-dispatch or without. Ends with SIGTERM or Ctrl-C,
+    once what is under way is done. Settings that belong to the API are read and not used.
+
+    \b
+    Example:
+      tidings dispatch --database sqlite:////var/lib/tidings/tidings.db
+    """
+    settings = load_settings(config, {"database": database, "migrate": migrate})
+    from tidings import runtime
+
+    def announce() -> None:
+        about = {"database": str(settings.database), "version": __version__}
+        logging.getLogger("tidings").info("delivering", extra=about)
+
+    runtime.run(runtime.dispatch(settings, announce=announce))
 
 
 @click.command()
@@ -99,7 +128,12 @@ def migrate(database: str | None, config: Path | None) -> None:
 def _announce(serving: Serving, settings: Settings) -> None:
     """Say where the service is: one line of the log; in sandbox mode, what to do next."""
     if serving.sandbox_token is None:
-        about = {"url": serving.url, "database": serving.database, "version": __version__}
+        about = {
+            "url": serving.url,
+            "database": serving.database,
+            "workers": settings.workers,
+            "version": __version__,
+        }
         logging.getLogger("tidings").info("serving", extra=about)
         return
     from tidings.sandbox import PROJECT, TASK, USER, WORKSPACE

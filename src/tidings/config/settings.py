@@ -38,6 +38,9 @@ SANDBOX_TARGETS: Final = tuple(
 )
 # At this pace the 24 hours until a webhook is given up are under a second.
 SPEED_MAX: Final = 100_000
+# Processes of one service. Only one of them writes at a time, and each keeps a page cache and open files of its own:
+# more than a large machine has cores only wait for each other.
+WORKERS_MAX: Final = 64
 # However fast time runs, nothing is repeated more often than every millisecond.
 _SHORTEST: Final[Micros] = 1_000
 
@@ -190,7 +193,7 @@ class Settings:
     rate_limit: int = _setting(
         "1500",
         whole(0, 1_000_000, why="0 turns it off"),
-        "Requests per minute and token on Asana's own calls; 0 turns it off.",
+        "Requests per minute and token on Asana's own calls, counted over all workers; 0 turns it off.",
     )
     log: LogFormat | None = _setting(
         None, values.log_format, "Form of the log, `text` or `json`.", shown="text on a terminal, else json"
@@ -204,6 +207,8 @@ class Settings:
     sandbox_anywhere: bool = False
     # How many times faster time runs for back-off, heartbeats and expiry.
     speed: float = 1.0
+    # How many processes serve, on one socket and one database.
+    workers: int = 1
 
     @classmethod
     def load(cls, environ: Mapping[str, str], file: Path | None, flags: Mapping[str, object]) -> Self:
@@ -216,11 +221,12 @@ class Settings:
         mistakes = list(given.mistakes)
         modes = {name: bool(flags[name]) for name in _MODES if flags.get(name) is not None}
         speed = _speed(flags.get("speed"), mistakes)
+        workers = _workers(flags.get("workers"), mistakes)
         read = dict(given.values)
         if modes.get("sandbox"):
             read.setdefault("database", values.database(SANDBOX_DATABASE))
         # What could not be read stands at its default, so that the rest is still held against each other.
-        made = cls(**cast(dict[str, Any], read | modes), speed=speed or 1.0)
+        made = cls(**cast(dict[str, Any], read | modes), speed=speed or 1.0, workers=workers or 1)
         mistakes.extend(_contradictions(made, given.places, sped=flags.get("speed") is not None))
         if mistakes:
             raise SettingsError(mistakes)
@@ -283,6 +289,19 @@ def _speed(value: object, mistakes: list[str]) -> float | None:
         mistakes.append(mistake("--speed", repr(str(value)), f"write a number from 1 to {SPEED_MAX}"))
         return None
     return speed
+
+
+def _workers(value: object, mistakes: list[str]) -> int | None:
+    """Read `--workers`; None when it is not given or wrong."""
+    if value is None:
+        return None
+    try:
+        return whole(1, WORKERS_MAX, why="one of them writes at a time, so more would wait for each other")(
+            str(value)
+        )
+    except ValueError as error:
+        mistakes.append(mistake("--workers", repr(str(value)), str(error)))
+        return None
 
 
 def _contradictions(settings: Settings, places: Mapping[str, str], *, sped: bool) -> Iterator[str]:
