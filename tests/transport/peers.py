@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, cast
@@ -126,6 +126,27 @@ async def listening(
 
 
 @asynccontextmanager
+async def deaf(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
+    """A target that never accepts: it listens, and its queue is full. Gives its port."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as listener, ExitStack() as fillers:
+        listener.bind((host, port))
+        listener.listen(0)
+        # The kernel takes one or two for the queue and lets the rest wait: the first that waits says that it is full.
+        for _ in range(8):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            try:
+                async with asyncio.timeout(0.05):
+                    await loop.sock_connect(filler, listener.getsockname())
+            except TimeoutError:
+                break
+        else:
+            raise AssertionError("the queue does not fill")
+        yield listener.getsockname()[1]
+
+
+@asynccontextmanager
 async def answering(
     response: bytes = OK, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Peer]:
@@ -177,6 +198,9 @@ class NameServer(asyncio.DatagramProtocol):
 
     def say(self, name: str, *turns: Sequence[str], ttl: int = 0) -> None:
         self.zone[name] = Name(turns, ttl)
+
+    def was_asked(self, name: str) -> bool:
+        return any(asked == name for asked, _ in self.asked)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Neither loop's datagram transport derives from the class of that name.

@@ -6,13 +6,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_network
 
 import pytest
 
-from tests.transport.conftest import LONG, SHORT, MakeSender, answer, post, trouble
-from tests.transport.peers import SERVFAIL, Name, NameServer, Peer, Wire, answering, listening
+from tests.transport.conftest import LONG, SHORT, MakeSender, answer, post, trouble, until
+from tests.transport.peers import SERVFAIL, Name, NameServer, Peer, Wire, answering, deaf, listening
 from tidings.model import Trouble
-from tidings.transport import AresLookup, CachingResolver, Resolution, Sender, Unresolved
+from tidings.targets import Rules
+from tidings.transport import AresLookup, CachingResolver, Resolution, Sender, Unresolved, ares, dial
 from tidings.transport import resolver as resolver_module
 
 GOOD = "127.0.0.1"
@@ -49,10 +52,6 @@ async def test_the_observer_would_see_a_forbidden_connection(
     make_sender: MakeSender, names: NameServer
 ) -> None:
     """The counterpart: with the address opened, the very same post does arrive there."""
-    from ipaddress import ip_network
-
-    from tidings.targets import Rules
-
     names.say("hook.test", [BAD])
     sender = make_sender(rules=Rules(allowed=(ip_network("127.0.0.0/8"),)))
     async with answering(host=BAD) as bad:
@@ -165,6 +164,64 @@ async def test_a_slow_name_delays_only_itself(sender: Sender, names: NameServer,
     never.set()
 
 
+async def test_slow_names_in_any_number_delay_no_other(names: NameServer) -> None:
+    """Wave after wave of names that nobody answers for: most are given up by those who asked, none keeps a place."""
+    never = asyncio.Event()
+    resolver = CachingResolver(AresLookup([names.address]), lookups_max=200)
+    for wave in range(10):
+        asking = []
+        for number in range(100):
+            name = f"slow-{wave}-{number}.test"
+            names.zone[name] = Name([[GOOD]], when=never)
+            asking.append(asyncio.create_task(resolver.resolve(name)))
+        await until(partial(names.was_asked, f"slow-{wave}-99.test"))
+        names.say(f"fast-{wave}.test", [GOOD])
+        assert (await resolver.resolve(f"fast-{wave}.test")).addresses == (GOOD,)
+        assert not any(task.done() for task in asking)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    await resolver.close()
+
+
+async def test_a_name_that_takes_seconds_is_waited_for(names: NameServer, place: Place) -> None:
+    """A name server that was quick until now is not given up after the fraction of a second that it used to take."""
+    names.say("quick.test", [GOOD])
+    lookup = AresLookup([names.address])
+    for _ in range(5):
+        await lookup.resolve("quick.test")
+    found = asyncio.Event()
+    names.zone["far.test"] = Name([[GOOD]], when=found)
+    asking = asyncio.create_task(lookup.resolve("far.test"))
+    # By the fourth try more than 1.75 s have gone by: all that three would have waited for.
+    await until(lambda: asking.done() or names.asked["far.test", A] == 4)
+    found.set()
+    assert (await asking).addresses == (GOOD,)
+    await lookup.close()
+
+
+async def test_addresses_come_as_they_were_answered(names: NameServer) -> None:
+    """They are not sorted: that would take a socket to each before any was judged."""
+    addresses = ("10.1.2.3", BAD, "8.8.8.8", GOOD)
+    names.say("many.test", addresses)
+    lookup = AresLookup([names.address])
+    assert (await lookup.resolve("many.test")).addresses == addresses
+    await lookup.close()
+
+
+async def test_the_library_remembers_nothing_for_long(
+    names: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ares, "FORGET_SECONDS", 0.01)
+    names.say("moved.test", [GOOD], [BAD], ttl=3600)
+    lookup = AresLookup([names.address])
+    assert (await lookup.resolve("moved.test")).addresses == (GOOD,)
+    async with asyncio.timeout(5):
+        while (await lookup.resolve("moved.test")).addresses != (BAD,):
+            await asyncio.sleep(0.005)
+    await lookup.close()
+
+
 async def test_name_servers_that_never_answer(sender: Sender, names: NameServer, place: Place) -> None:
     names.zone["silent.test"] = Name([[GOOD]], when=asyncio.Event())
     trouble(await post(sender, place.url("silent.test"), timeout=LONG), Trouble.DNS, "did not answer")
@@ -194,21 +251,34 @@ async def test_when_every_address_refuses_it_says_so(sender: Sender, names: Name
 
 
 async def test_the_next_address_is_tried_when_one_is_slow(make_sender: MakeSender, names: NameServer) -> None:
-    import socket
-    from ipaddress import ip_network
-
-    from tidings.targets import Rules
-
     names.say("slow-first.test", ["127.0.0.3", "127.0.0.4"])
     sender = make_sender(rules=Rules(allowed=(ip_network("127.0.0.0/8"),)))
-    async with answering(host="127.0.0.4") as target:
-        with socket.socket() as deaf, socket.socket() as filler:
-            deaf.bind(("127.0.0.3", target.port))
-            deaf.listen(0)
-            filler.connect(deaf.getsockname())
-            # In whichever order they are tried, the one that answers wins, and the other leaves nothing behind.
-            answer(await post(sender, target.url(host="slow-first.test"), timeout=LONG))
-            assert sender.open_connections == 1
+    async with answering(host="127.0.0.4") as target, deaf("127.0.0.3", target.port):
+        # In whichever order they are tried, the one that answers wins, and the other leaves nothing behind.
+        answer(await post(sender, target.url(host="slow-first.test"), timeout=LONG))
+        assert sender.open_connections == 1
+
+
+@pytest.mark.parametrize(("most", "reached"), [(0, False), (1, True)])
+async def test_addresses_tried_beside_a_slow_one_are_bounded(
+    make_sender: MakeSender,
+    names: NameServer,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    reached: bool,
+) -> None:
+    monkeypatch.setattr(dial, "BESIDE_MAX", most)
+    monkeypatch.setattr(dial, "DIAL_STAGGER_SECONDS", 0.01)
+    names.say("slow-first.test", ["127.0.0.3", "127.0.0.4"])
+    sender = make_sender(rules=Rules(allowed=(ip_network("127.0.0.0/8"),)))
+    async with answering(host="127.0.0.4") as target, deaf("127.0.0.3", target.port):
+        reply = await post(sender, target.url(host="slow-first.test"), timeout=SHORT)
+        if reached:
+            answer(reply)
+        else:
+            trouble(reply, Trouble.TIMEOUT, "did not accept")
+        assert target.connections == reached
+        await until(lambda: sender._dialer._beside.unused)
 
 
 # -- what is remembered ----------------------------------------------------------------------------
@@ -332,6 +402,43 @@ async def test_a_question_outlives_whoever_asked_it(names: NameServer, resolver:
     assert names.asked["late.test", A] == 1
 
 
+async def test_the_look_up_that_has_taken_longest_makes_room() -> None:
+    class Silent(Script):
+        async def resolve(self, host: str) -> Resolution:
+            self.asked += 1
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    source = Silent()
+    caching = CachingResolver(source, lookups_max=2, negative_ttl=60)
+    first, again, second = (asyncio.create_task(caching.resolve(name)) for name in ("a", "a", "b"))
+    await until(lambda: source.asked == 2)
+    third = asyncio.create_task(caching.resolve("c"))
+    for task in (first, again):
+        with pytest.raises(Unresolved, match="too many slow names"):
+            await task
+    await until(lambda: source.asked == 3)
+    assert not second.done() and not third.done()
+    # Nothing is remembered of a question that was not heard out.
+    asked_anew = asyncio.create_task(caching.resolve("a"))
+    await until(lambda: source.asked == 4)
+    await caching.close()
+    with pytest.raises(Unresolved, match="stopping"):
+        await asked_anew
+    await asyncio.gather(second, third, return_exceptions=True)
+
+
+async def test_a_fault_of_the_source_reaches_whoever_asked() -> None:
+    class Broken(Script):
+        async def resolve(self, host: str) -> Resolution:
+            raise ZeroDivisionError
+
+    caching = CachingResolver(Broken())
+    with pytest.raises(ZeroDivisionError):
+        await caching.resolve("a.test")
+    await caching.close()
+
+
 async def test_closing_ends_questions_in_flight(names: NameServer) -> None:
     names.zone["slow.test"] = Name([[GOOD]], when=asyncio.Event())
     caching = CachingResolver(AresLookup([names.address]))
@@ -339,7 +446,7 @@ async def test_closing_ends_questions_in_flight(names: NameServer) -> None:
     while not names.asked:
         await asyncio.sleep(0.002)
     await caching.close()
-    with pytest.raises((asyncio.CancelledError, Unresolved)):
+    with pytest.raises(Unresolved, match="this service is stopping"):
         await asking
 
 

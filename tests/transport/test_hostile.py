@@ -4,14 +4,13 @@
 """
 
 import asyncio
-import socket
 import zlib
 from dataclasses import dataclass
 
 import pytest
 
 from tests.transport.conftest import LONG, SHORT, answer, post, trouble, until
-from tests.transport.peers import OK, Behaviour, Wire, answering, listening
+from tests.transport.peers import OK, Behaviour, Wire, answering, deaf, listening
 from tidings.limits import RESPONSE_BODY_BYTES_MAX
 from tidings.model import NoAnswer, Trouble
 from tidings.transport import Sender
@@ -231,14 +230,9 @@ async def test_a_target_that_closes_after_every_response_is_served_every_time(se
 
 
 async def test_a_target_that_never_accepts(sender: Sender) -> None:
-    with socket.socket() as deaf, socket.socket() as filler:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        filler.connect(deaf.getsockname())
-        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
-        reply = await post(sender, url, timeout=SHORT)
-        # Where the kernel takes connections on its behalf, the silence begins a step later.
-        trouble(reply, Trouble.TIMEOUT, "The target did not", "within 150 ms")
+    async with deaf() as port:
+        reply = await post(sender, f"http://127.0.0.1:{port}/", timeout=SHORT)
+        trouble(reply, Trouble.TIMEOUT, "The target did not accept a connection within 150 ms")
         assert sender.open_connections == 0
 
 

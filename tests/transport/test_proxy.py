@@ -6,7 +6,7 @@ import pytest
 import trustme
 
 from tests.transport.conftest import SHORT, MakeSender, answer, post, trouble, until
-from tests.transport.peers import NameServer, Wire, answering, listening, proxying
+from tests.transport.peers import OK, NameServer, Wire, answering, listening, proxying
 from tests.transport.test_tls import server
 from tidings.errors import SettingsError
 from tidings.model import Trouble
@@ -108,6 +108,26 @@ async def test_the_next_address_is_tried_through_the_proxy(
         answer(await post(sender, target.url(host="both.test")))
         await sender.close()
         await asyncio.sleep(0)
+
+
+async def test_a_tunnel_that_hangs_does_not_keep_the_next_address_waiting(
+    make_sender: MakeSender, names: NameServer
+) -> None:
+    names.say("both.test", ["::1", "127.0.0.1"])
+
+    async def behave(wire: Wire) -> None:
+        """Opens tunnels that end here; over IPv6 none ever comes about."""
+        head = await wire.reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"CONNECT ["):
+            await wire.until_gone()
+        await wire.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        await wire.request()
+        await wire.send(OK)
+
+    async with listening(behave) as proxy:
+        sender = make_sender(egress_proxy=proxy.url(path=""))
+        answer(await post(sender, "http://both.test:8080/"))
+        assert proxy.connections == 2
 
 
 @pytest.mark.parametrize(

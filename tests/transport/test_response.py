@@ -146,7 +146,16 @@ def test_a_reason_holds_nothing_that_cannot_be_printed_or_stored(reason: bytes) 
     assert reply.reason.startswith("a\ufffd")
 
 
-@pytest.mark.parametrize("head", [b"", b"Transfer-Encoding: gzip\r\n"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"Transfer-Encoding: gzip\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: chunked, gzip\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
+    ],
+)
 def test_a_body_without_a_length_ends_with_the_connection(head: bytes) -> None:
     reader = read(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", b"so ", b"much", end=True)
     assert isinstance(reader.reply, Answer)
@@ -201,6 +210,8 @@ def test_what_is_not_http_is_a_fault_of_protocol(wire: bytes) -> None:
         ([b"HTTP/1.1 200 " + b"x" * 100_000], "bytes of headers"),
         ([CONTINUE] * 10_000, "interim"),
         ([CONTINUE * 10_000], "interim"),
+        ([b"HTTP/1.1 200 OK\r\nA:" + b" " * 20_000 + b"b\r\nContent-Length: 0\r\n\r\n"], "bytes of headers"),
+        ([b"\r\n" * 10_000 + b"HTTP/1.1 204 N\r\n\r\n"], "bytes of headers"),
         ([(b"HTTP/1.1 100 C\r\n" + b"A: " + b"b" * 5_000 + b"\r\n\r\n") * 4], "bytes of headers"),
     ],
 )
@@ -295,6 +306,22 @@ tokens = st.sampled_from(
 )
 streams = st.lists(st.one_of(tokens, st.binary(max_size=40)), max_size=40)
 responses = st.sampled_from([case[1] for case in COMPLETE])
+# Well-formed enough to reach the bounds.
+large = st.builds(
+    lambda parts, count: b"".join(parts) * count,
+    st.lists(
+        st.sampled_from(
+            [
+                *(b"HTTP/1.1 200 OK\r\n", CONTINUE, b"\r\n", b"A: b\r\n", b"A:" + b" " * 3_000 + b"b\r\n"),
+                *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 99999\r\n", b"Connection: close\r\n"),
+                *(b"1\r\nx\r\n", b"1;" + b"e" * 2_000 + b"\r\nx\r\n", b"400\r\n" + b"x" * 1024 + b"\r\n"),
+                *(b"0\r\n", b"0\r\n\r\n", b"x" * 1_000),
+            ]
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([1, 1, 1, 8, 40]),
+)
 
 
 def check(reader: ResponseReader) -> None:
@@ -335,18 +362,41 @@ def test_how_a_response_is_cut_into_pieces_changes_nothing(wire: bytes, cuts: li
     assert (pieced.reply, pieced.reusable) == (whole.reply, whole.reusable)
 
 
-@given(streams, st.lists(st.integers(0, 4_000), max_size=6))
+def pieces(wire: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
+    return [wire[begin:end] for begin, end in pairwise(edges)]
+
+
+@given(st.one_of(streams, st.lists(large, max_size=12)), st.lists(st.integers(0, 200_000), max_size=6))
+@settings(max_examples=500)
+def test_how_anything_is_cut_into_pieces_changes_nothing(parts: list[bytes], cuts: list[int]) -> None:
+    """Also at the bounds, which are counted in bytes of the wire and not in reads of the socket."""
+    wire = b"".join(parts)
+    whole, pieced = read(wire, end=True), read(*pieces(wire, cuts), end=True)
+    check(whole)
+    assert pieced.reply == whole.reply
+
+
+@given(st.lists(responses, min_size=1, max_size=5), streams, st.lists(st.integers(0, 400), max_size=3))
 @settings(max_examples=300)
-def test_how_anything_is_cut_into_pieces_never_turns_a_fault_into_an_answer(
-    parts: list[bytes], cuts: list[int]
+def test_nothing_of_one_response_is_left_in_the_next(
+    before: list[bytes], parts: list[bytes], cuts: list[int]
 ) -> None:
     wire = b"".join(parts)
-    edges = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
-    whole = read(wire, end=True).reply
-    pieced = read(*(wire[a:b] for a, b in pairwise(edges)), end=True).reply
-    assert isinstance(whole, Answer) == isinstance(pieced, Answer)
-    if isinstance(whole, Answer) and isinstance(pieced, Answer):
-        assert whole.status == pieced.status
+    used = ResponseReader()
+    for each in before:
+        used.begin()
+        assert used.feed(each)
+        if not used.reusable:
+            return
+    used.begin()
+    for piece in pieces(wire, cuts):
+        if used.feed(piece):
+            break
+    else:
+        used.finish()
+    fresh = read(*pieces(wire, cuts), end=True)
+    assert (used.reply, used.reusable) == (fresh.reply, fresh.reusable)
 
 
 # -- responses that were seen before ---------------------------------------------------------------

@@ -85,16 +85,17 @@ async def opened(
     async with contextlib.AsyncExitStack() as stack:
         store = open_with(settings, sealer, migrate=migrate)
         stack.push_async_callback(store.close)
-        resolver = CachingResolver(AresLookup())
+        sending = _sender_settings(settings)
+        resolver = CachingResolver(AresLookup(), lookups_max=sending.lookup_limit)
         stack.push_async_callback(resolver.close)
-        sender = Sender(_sender_settings(settings), resolver)
+        sender = Sender(sending, resolver)
         stack.push_async_callback(sender.close)
         yield assemble(settings, store, sender.post, sealer, rates=rates)
 
 
 def _files(settings: Settings) -> int:
     """How many open files deliveries, callers and the database may need."""
-    return 2 * (settings.concurrency + HANDSHAKES_MAX) + server.CONNECTIONS_MAX + FILES_SPARE
+    return _sender_settings(settings).socket_limit + server.CONNECTIONS_MAX + FILES_SPARE
 
 
 def _listen(settings: Settings) -> Any:

@@ -11,12 +11,19 @@ from aiodns.error import DNSError
 
 from tidings.transport.resolver import Resolution, Unresolved
 
-# Seconds for the first try of each server; c-ares doubles it for the next. All tries fit a delivery's 10 s.
+# Seconds for the first try of a server that has not answered yet. One that has is given five times what it took, but
+# at least 250 ms; each further try has twice as long. Six of them wait some 12 s in all even where the first was that
+# short: a server that is quick with what it knows may take seconds to find out about a name it does not.
 TRY_SECONDS: Final = 1.5
-TRIES: Final = 3
+TRIES: Final = 6
+# How long c-ares' own memory of answers lives; see `_forget`.
+FORGET_SECONDS: Final = 1.0
 
 # A name means the same wherever we run: no search list is tried.
 _FLAGS: Final = pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_EDNS
+# ARES_AI_NOSORT, which pycares does not name. Sorting connects a socket to each address to see which source the kernel
+# would choose, and these addresses have not been judged yet.
+_NOSORT: Final = 1 << 7
 
 _WORDS: Final = {
     pycares.errno.ARES_ENOTFOUND: "there is no such name",
@@ -30,7 +37,7 @@ _WORDS: Final = {
 
 
 class AresLookup:
-    """Asks for A and AAAA together, in a thread of c-ares' own. Remembers nothing: see `CachingResolver`.
+    """Asks for A and AAAA together, in a thread of c-ares' own. What is remembered is `CachingResolver`'s affair.
 
     `nameservers` are `address:port`; None means the system's.
     """
@@ -42,9 +49,11 @@ class AresLookup:
         try_seconds: float = TRY_SECONDS,
         tries: int = TRIES,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._forgetting: asyncio.TimerHandle | None = None
         self._dns = aiodns.DNSResolver(
             nameservers=nameservers,
-            loop=asyncio.get_running_loop(),
+            loop=self._loop,
             timeout=try_seconds,
             tries=tries,
             flags=_FLAGS,
@@ -52,14 +61,29 @@ class AresLookup:
 
     async def resolve(self, host: str) -> Resolution:
         try:
-            found = await self._dns.getaddrinfo(host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
+            found = await self._dns.getaddrinfo(
+                host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM, flags=_NOSORT
+            )
         except DNSError as error:
             raise Unresolved(_WORDS.get(error.args[0], str(error.args[1]).lower())) from None
+        finally:
+            if self._forgetting is None:
+                self._forgetting = self._loop.call_later(FORGET_SECONDS, self._forget)
         if not found.nodes:
             raise Unresolved("the name has no address")
         addresses = tuple(dict.fromkeys(node.addr[0].decode() for node in found.nodes))
         ttls = [node.ttl for node in found.nodes] + [cname.ttl for cname in found.cnames]
         return Resolution(addresses, min(ttls))
 
+    def _forget(self) -> None:
+        """Empty c-ares' memory, by having it read its configuration anew.
+
+        It would keep every answer for up to an hour, without a bound on their number, and pycares reaches no switch.
+        """
+        self._forgetting = None
+        self._dns._channel.reinit()
+
     async def close(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         await self._dns.close()

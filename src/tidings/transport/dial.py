@@ -14,10 +14,11 @@ import errno
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from ipaddress import ip_address
 from itertools import chain, zip_longest
-from typing import Final, NewType
+from typing import Any, Final, NewType, TypeVar
 
 from tidings.errors import SettingsError
 from tidings.limits import RESPONSE_HEAD_BYTES_MAX
@@ -25,14 +26,18 @@ from tidings.model import Trouble
 from tidings.targets import LOOPBACKS, Address, Rules, Target, is_localhost, judge_address
 from tidings.transport.connection import Connection
 from tidings.transport.faults import Failed, os_words, printable, tls_words
+from tidings.transport.gate import Gate
 from tidings.transport.resolver import Resolver, Unresolved
-from tidings.transport.settings import Proxy, SenderSettings
+from tidings.transport.settings import BESIDE_MAX, Proxy, SenderSettings
 
 # Addresses a name may have. All are judged, so their number is a cost.
 ADDRESSES_MAX: Final = 64
 # Addresses that are tried, the families in turn; the next begins when the last has failed or is slow (RFC 8305 §5).
 DIALLED_MAX: Final = 6
 DIAL_STAGGER_SECONDS: Final = 0.25
+# What the kernel keeps of a target that sends faster than it is read: Linux takes twice this, instead of some 6 MB.
+# Answers are far smaller.
+RECEIVE_BUFFER_BYTES: Final = 64 << 10
 
 # Whom a failure is about.
 _TARGET: Final = "The target"
@@ -40,6 +45,8 @@ _PROXY: Final = "The egress proxy"
 
 Judged = NewType("Judged", str)
 """An address that `judge_address` let pass: the only kind a target is dialled by. The proxy's are plain text."""
+
+AnAddress = TypeVar("AnAddress", bound=str)
 
 
 class Progress:
@@ -60,16 +67,18 @@ class Dialer:
         self._proxy = None if settings.egress_proxy is None else Proxy.parse(settings.egress_proxy)
         self._tls = _tls_context(settings)
         self._loop = asyncio.get_running_loop()
+        self._beside = Gate(BESIDE_MAX)
 
     async def dial(self, target: Target, make: Callable[[], Connection], progress: Progress) -> Connection:
         """Open the connection that `make` makes. Cancelled, it leaves no socket behind."""
         addresses = await self._judged_addresses(target, progress)
-        progress.waiting_for = "The target did not accept a connection"
         if self._proxy is None:
-            sock = await self._race(addresses, target.port)
+            progress.waiting_for = "The target did not accept a connection"
+            connect = partial(self._connect, port=target.port)
         else:
             progress.waiting_for = "The egress proxy did not open a tunnel"
-            sock = await self._tunnel_to_any(self._proxy, addresses, target.port)
+            connect = partial(self._tunnel, proxy=self._proxy, port=target.port)
+        sock = await self._race(addresses, connect)
         return await self._take_over(sock, target, make, progress)
 
     # -- addresses ---------------------------------------------------------------------------------
@@ -100,10 +109,14 @@ class Dialer:
 
     # -- sockets -----------------------------------------------------------------------------------
 
-    async def _race(self, addresses: Sequence[str], port: int, who: str = _TARGET) -> socket.socket:
+    async def _race(
+        self,
+        addresses: Sequence[AnAddress],
+        connect: Callable[[AnAddress], Coroutine[Any, Any, socket.socket]],
+    ) -> socket.socket:
         """The first connection that comes about; a slow or failed address starts the next one."""
         if len(addresses) == 1:
-            return await self._connect(addresses[0], port, who)
+            return await connect(addresses[0])
         started: list[asyncio.Task[socket.socket]] = []
         running: set[asyncio.Task[socket.socket]] = set()
         winner: asyncio.Task[socket.socket] | None = None
@@ -111,9 +124,12 @@ class Dialer:
         waiting = list(reversed(addresses[:DIALLED_MAX]))
         try:
             while waiting or running:
-                if waiting:
-                    started.append(self._loop.create_task(self._connect(waiting.pop(), port, who)))
-                    running.add(started[-1])
+                if waiting and (not running or self._beside.try_enter()):
+                    task = self._loop.create_task(connect(waiting.pop()))
+                    if running:
+                        task.add_done_callback(self._leave_beside)
+                    started.append(task)
+                    running.add(task)
                 pause = DIAL_STAGGER_SECONDS if waiting else None
                 done, running = await asyncio.wait(
                     running, timeout=pause, return_when=asyncio.FIRST_COMPLETED
@@ -130,7 +146,10 @@ class Dialer:
         assert error is not None
         raise error
 
-    async def _connect(self, address: str, port: int, who: str) -> socket.socket:
+    def _leave_beside(self, task: asyncio.Task[socket.socket]) -> None:
+        self._beside.leave()
+
+    async def _connect(self, address: str, *, port: int, who: str = _TARGET) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -139,6 +158,7 @@ class Dialer:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             await self._loop.sock_connect(sock, (address, port))
         except OSError as error:
             sock.close()
@@ -180,16 +200,7 @@ class Dialer:
 
     # -- the egress proxy --------------------------------------------------------------------------
 
-    async def _tunnel_to_any(self, proxy: Proxy, addresses: Sequence[Judged], port: int) -> socket.socket:
-        *others, last = addresses[:DIALLED_MAX]
-        for address in others:
-            try:
-                return await self._tunnel(proxy, address, port)
-            except Failed:
-                continue  # the next one, or the last one's reason, speaks for all
-        return await self._tunnel(proxy, last, port)
-
-    async def _tunnel(self, proxy: Proxy, address: Judged, port: int) -> socket.socket:
+    async def _tunnel(self, address: Judged, *, proxy: Proxy, port: int) -> socket.socket:
         sock = await self._connect_proxy(proxy)
         try:
             await self._loop.sock_sendall(sock, _connect_request(proxy, address, port))
@@ -208,13 +219,14 @@ class Dialer:
         return sock
 
     async def _connect_proxy(self, proxy: Proxy) -> socket.socket:
+        connect = partial(self._connect, port=proxy.port, who=_PROXY)
         if _is_address(proxy.host):
-            return await self._connect(proxy.host, proxy.port, _PROXY)
+            return await connect(proxy.host)
         try:
             found = await self._resolver.resolve(proxy.host)
         except Unresolved as error:
             raise Failed(Trouble.CONNECT, f"The name of the egress proxy: {error.text}") from None
-        return await self._race(found.addresses, proxy.port, _PROXY)
+        return await self._race(found.addresses, connect)
 
     async def _read_head(self, sock: socket.socket) -> bytes:
         """The proxy's answer. Behind it nothing may follow: the target speaks only when spoken to."""

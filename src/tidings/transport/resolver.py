@@ -9,8 +9,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tidings.transport.gate import Gate
-
 # Below, a name would be asked again for nearly every delivery; above, a target that moved would be missed.
 TTL_MIN_SECONDS: Final = 1.0
 TTL_MAX_SECONDS: Final = 300.0
@@ -18,9 +16,9 @@ TTL_MAX_SECONDS: Final = 300.0
 NEGATIVE_TTL_SECONDS: Final = 5.0
 # Names remembered; the one unused for longest goes.
 NAMES_MAX: Final = 16_384
-# Lookups in flight: more than there are slots for deliveries, so that slow names do not queue up others.
+# Look-ups in flight, unless told otherwise: more than there are slots for deliveries.
 LOOKUPS_MAX: Final = 1_024
-# Whoever asked has given up by then; the place in the gate is needed.
+# Whoever asked has given up by then.
 LOOKUP_SECONDS_MAX: Final = 15.0
 
 
@@ -58,10 +56,31 @@ class _Known:
     until: float
 
 
+class _Question:
+    """A look-up in flight, and what those who wait for it will be told."""
+
+    __slots__ = ("answer", "asking")
+
+    def __init__(self, answer: asyncio.Future[Resolution | str]) -> None:
+        self.answer = answer
+        self.asking: asyncio.Task[None] | None = None
+
+    def settle(self, outcome: Resolution | str) -> None:
+        if not self.answer.done():
+            self.answer.set_result(outcome)
+
+    def drop(self, why: str) -> None:
+        self.settle(why)
+        if self.asking is not None:
+            self.asking.cancel()
+
+
 class CachingResolver:
     """Remembers answers for as long as they hold, and failures for a moment; asks for a name once at a time.
 
-    A question goes on when whoever asked it has given up: the next one finds its answer.
+    A question goes on when whoever asked it has given up: the next one finds its answer. No name waits for another:
+    at `lookups_max` in flight, the one that has been for longest is given up. With more look-ups than there are slots
+    for deliveries, that is one whose deliveries have ended.
     """
 
     def __init__(
@@ -70,14 +89,16 @@ class CachingResolver:
         *,
         ttl_min: float = TTL_MIN_SECONDS,
         negative_ttl: float = NEGATIVE_TTL_SECONDS,
+        lookups_max: int = LOOKUPS_MAX,
     ) -> None:
         self._source = source
         self._ttl_min = ttl_min
         self._negative_ttl = negative_ttl
+        self._lookups_max = lookups_max
         self._loop = asyncio.get_running_loop()
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[Resolution | str]] = {}
-        self._gate = Gate(LOOKUPS_MAX)
+        # In the order they were asked.
+        self._asking: dict[str, _Question] = {}
 
     async def resolve(self, host: str) -> Resolution:
         known = self._known.get(host)
@@ -91,21 +112,25 @@ class CachingResolver:
         return outcome
 
     async def close(self) -> None:
-        for task in tuple(self._asking.values()):
-            task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        asking = [question.asking for question in self._asking.values() if question.asking is not None]
+        for question in tuple(self._asking.values()):
+            question.drop("this service is stopping")
+        self._asking.clear()
+        await asyncio.gather(*asking, return_exceptions=True)
         await self._source.close()
 
-    def _ask(self, host: str) -> asyncio.Task[Resolution | str]:
-        task = self._asking.get(host)
-        if task is None:
-            task = self._asking[host] = self._loop.create_task(self._look_up(host))
-            task.add_done_callback(lambda _: self._asking.pop(host, None))
-        return task
+    def _ask(self, host: str) -> asyncio.Future[Resolution | str]:
+        question = self._asking.get(host)
+        if question is None:
+            if len(self._asking) >= self._lookups_max:
+                longest = next(iter(self._asking))
+                self._asking.pop(longest).drop("too many slow names are being looked up")
+            question = self._asking[host] = _Question(self._loop.create_future())
+            question.asking = self._loop.create_task(self._look_up(host, question))
+        return question.answer
 
-    async def _look_up(self, host: str) -> Resolution | str:
+    async def _look_up(self, host: str, question: _Question) -> None:
         outcome: Resolution | str
-        await self._gate.enter()
         try:
             async with asyncio.timeout(LOOKUP_SECONDS_MAX):
                 outcome = await self._source.resolve(host)
@@ -113,10 +138,15 @@ class CachingResolver:
             outcome = error.text
         except TimeoutError:
             outcome = "the name servers did not answer"
+        except Exception as error:  # a fault of the source: whoever waits for it is told, if anybody does
+            if not question.answer.done():
+                question.answer.set_exception(error)
+            return
         finally:
-            self._gate.leave()
+            if self._asking.get(host) is question:
+                del self._asking[host]
         self._remember(host, outcome)
-        return outcome
+        question.settle(outcome)
 
     def _remember(self, host: str, outcome: Resolution | str) -> None:
         ttl = self._negative_ttl

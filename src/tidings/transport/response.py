@@ -117,9 +117,30 @@ class ResponseReader:
                 self.reply, self.reusable = reply, True
                 return True
             self._begin_reading()
-        return self._read(data)
+        if self._wire_bytes + len(data) <= RESPONSE_HEAD_BYTES_MAX:
+            self._take(data)
+        else:
+            self._take_in_slices(data)
+        return self.reply is not None
 
-    def _read(self, data: bytes) -> bool:
+    def _room(self) -> int:
+        """How many more bytes may come before what is being read is over its bound."""
+        return (RESPONSE_HEAD_BYTES_MAX if self._in_head else RESPONSE_WIRE_BYTES_MAX) - self._wire_bytes
+
+    def _take_in_slices(self, data: bytes) -> None:
+        """Stop at the same byte wherever the network has cut the stream: the parser never sees more than the bound."""
+        while data and self.reply is None:
+            room = self._room()
+            if room <= 0:
+                self._over_wire()
+                return
+            self._take(data[:room])
+            data = data[room:]
+        if data:
+            # Nobody asked for what is left.
+            self.reusable = False
+
+    def _take(self, data: bytes) -> None:
         assert self._parser is not None
         self._wire_bytes += len(data)
         try:
@@ -128,14 +149,10 @@ class ResponseReader:
             self._stopped(error)
         except HttpParserUpgrade:
             self._fault("it offered to switch protocols")
-        else:
-            if not self._complete:
-                self._bound_wire()
         if self._complete and self.reply is None:
             self._answer()
             if self.reusable and self._wire_bytes == len(data) <= SEEN_BYTES_MAX:
                 self._remember(data)
-        return self.reply is not None
 
     def _remember(self, data: bytes) -> None:
         if len(self._seen) >= SEEN_MAX:
@@ -176,11 +193,11 @@ class ResponseReader:
         self.reusable = False
         self.reply = NoAnswer(Trouble.PROTOCOL, f"The target's answer is over a bound: {text}")
 
-    def _bound_wire(self) -> None:
+    def _over_wire(self) -> None:
         if self._in_head:
-            if self._wire_bytes > RESPONSE_HEAD_BYTES_MAX:
-                self._over_bound(f"more than {RESPONSE_HEAD_BYTES_MAX} bytes of headers")
-        elif self._wire_bytes > RESPONSE_WIRE_BYTES_MAX:
+            self._over_bound(f"more than {RESPONSE_HEAD_BYTES_MAX} bytes of headers")
+        else:
+            self.reusable = False
             self._answer()
 
     def _answer(self) -> None:
@@ -216,8 +233,11 @@ class ResponseReader:
             raise _Enough
         key = _key(name)
         text = value.strip().decode("latin-1")
-        if key == "content-length" or (key == "transfer-encoding" and text.lower().endswith("chunked")):
+        if key == "content-length":
             self._delimited = True
+        elif key == "transfer-encoding":
+            # What comes last decides (RFC 9112 §6.3).
+            self._delimited = text.lower().rpartition(",")[2].strip() == "chunked"
         self._headers.append((key, text))
 
     def _head_too_big(self) -> None:

@@ -11,6 +11,9 @@ from tidings.targets import Rules
 CONCURRENCY_DEFAULT: Final = 512
 # No single receiver may take more than this part of the slots.
 ORIGIN_SHARE: Final = 4
+# Sockets for addresses that are tried beside a slow first one, all targets together. They come on top of the pool's
+# connections, so names with many dead addresses must not use up the process's files.
+BESIDE_MAX: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,16 @@ class SenderSettings:
     def connection_limit(self) -> int:
         """Never below the concurrency: who holds a slot can always open a connection."""
         return max(self.concurrency, self.connections or 2 * self.concurrency)
+
+    @property
+    def socket_limit(self) -> int:
+        """How many file descriptors the sender may hold."""
+        return self.connection_limit + BESIDE_MAX
+
+    @property
+    def lookup_limit(self) -> int:
+        """Names to look up at once: twice what deliveries can wait for, so that those given up are nobody's."""
+        return 2 * self.concurrency
 
 
 @dataclass(frozen=True, slots=True)
