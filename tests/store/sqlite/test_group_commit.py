@@ -178,6 +178,24 @@ async def test_records_go_before_writes_and_claims_last(store: SqliteStore) -> N
     assert order == ["record 1", "record 2", "write 1", "write 2", "claim"]
 
 
+async def test_who_waits_is_told_in_that_order(store: SqliteStore) -> None:
+    """Whoever asked first: the slot of a record must be free before a claim of the same webhook takes one."""
+    told: list[str] = []
+
+    def telling(name: str, rank: Rank) -> Callable[[], "asyncio.Future[object]"]:
+        async def tell() -> object:
+            result = await store._write(note(f"note {name}"), rank)
+            told.append(name)
+            return result
+
+        return lambda: asyncio.ensure_future(tell())
+
+    await in_one_group(
+        store, telling("claim", Rank.CLAIM), telling("write", Rank.WRITE), telling("record", Rank.RECORD)
+    )
+    assert told == ["record", "write", "claim"]
+
+
 async def test_only_claims_alone_do_not_wait_for_the_disk(store: SqliteStore) -> None:
     modes: list[int] = []
 

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, TypeVar
 from tidings.errors import StoreUnavailable, TidingsError
 
 T = TypeVar("T")
+U = TypeVar("U", bound="Unit")
 
 # Units in one commit: enough to share a flush, few enough that the first does not wait long for the last.
 GROUP_MAX: Final = 256
@@ -68,9 +69,12 @@ class GroupCommit:
         self.connection = connection
         self._flushing = True
 
-    def commit(self, group: Sequence[Unit]) -> None:
-        """Run the units in the order of their ranks and commit them; each then has its result or its error."""
-        group = sorted(group, key=_by_rank)
+    def commit(self, group: list[U]) -> None:
+        """Put the units into the order of their ranks, run and commit them; each then has its result or its error.
+
+        Who waits for them is to be told in that order too: a record's slot is free before a claim takes it again.
+        """
+        group.sort(key=_by_rank)
         try:
             self._flush(any(unit.rank is not Rank.CLAIM for unit in group))
             self.connection.execute("BEGIN IMMEDIATE")
@@ -153,11 +157,10 @@ class Writing(Protocol):
 Drive = Callable[[GroupCommit], Writing]
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A unit, and the task that waits for it."""
+@dataclass(slots=True, kw_only=True)
+class _Awaited(Unit):
+    """A unit that a task waits for."""
 
-    unit: Unit
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
 
@@ -165,10 +168,10 @@ class _Waiting:
         """Tell the waiting task, in its own loop; it may have gone away."""
         if self.future.done():
             return
-        if self.unit.error is not None:
-            self.future.set_exception(self.unit.error)
+        if self.error is not None:
+            self.future.set_exception(self.error)
         else:
-            self.future.set_result(self.unit.result)
+            self.future.set_result(self.result)
 
 
 class Writer:
@@ -176,7 +179,7 @@ class Writer:
 
     def __init__(self, groups: GroupCommit) -> None:
         self._groups = groups
-        self._units: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._units: queue.SimpleQueue[_Awaited | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="tidings-writer", daemon=True)
         self._thread.start()
@@ -192,7 +195,7 @@ class Writer:
             raise StoreUnavailable("too many writes are waiting")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._units.put(_Waiting(Unit(run, rank), future, loop))
+        self._units.put(_Awaited(run, rank, future=future, loop=loop))
         return await future
 
     async def close(self) -> None:
@@ -203,32 +206,32 @@ class Writer:
 
     def _work(self) -> None:
         while (group := self._take_group()) is not None:
-            self._groups.commit([waiting.unit for waiting in group])
-            for loop in {waiting.loop for waiting in group}:
-                mine = [waiting for waiting in group if waiting.loop is loop]
+            self._groups.commit(group)
+            for loop in {unit.loop for unit in group}:
+                mine = [unit for unit in group if unit.loop is loop]
                 # The loop may have been closed under its waiting tasks: nobody is left to tell.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(_settle_all, mine)
         self._groups.close()
 
-    def _take_group(self) -> list[_Waiting] | None:
+    def _take_group(self) -> list[_Awaited] | None:
         first = self._units.get()
         if first is None:
             return None
         group = [first]
         while len(group) < GROUP_MAX:
             try:
-                waiting = self._units.get_nowait()
+                unit = self._units.get_nowait()
             except queue.Empty:
                 break
-            if waiting is None:
+            if unit is None:
                 # Closing: this group still counts; the sentinel is met again after it.
                 self._units.put(None)
                 break
-            group.append(waiting)
+            group.append(unit)
         return group
 
 
-def _settle_all(group: Sequence[_Waiting]) -> None:
-    for waiting in group:
-        waiting.settle()
+def _settle_all(group: Sequence[_Awaited]) -> None:
+    for unit in group:
+        unit.settle()
