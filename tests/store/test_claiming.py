@@ -197,6 +197,20 @@ async def test_an_origin_gives_no_more_than_its_share(case: Case) -> None:
     assert len(claims) == 3
 
 
+async def test_an_origin_that_fills_up_behind_others_does_not_stop_the_search(case: Case) -> None:
+    """Who was chosen before it is found again when the search goes on, and must not be taken for somebody new."""
+    for number in range(3):
+        await case.establish(
+            f"http://{number}.example/", origin=f"http://{number}.example:80", now=NOON + number
+        )
+    await several(case, 3, origin="http://busy.example:80")
+    late = await case.establish("http://late.example/", origin="http://late.example:80", now=NOON + MINUTE)
+    await case.publish("a")
+    claims = await case.claimed(limit=6, per_origin=2)
+    assert len(claims) == 6
+    assert late.gid in claims
+
+
 async def test_what_is_in_flight_counts_towards_an_origins_share(case: Case) -> None:
     await several(case, 4, origin="http://busy.example:80")
     await case.publish("a")

@@ -220,11 +220,13 @@ class _Choice:
         """Take up to `most` webhooks that this statement finds.
 
         Rows of an origin that fills up on the way are passed over, and the statement is asked again without that
-        origin. Each turn fills at least one more, so there are few.
+        origin. It then finds those again that were chosen before, so it is asked for as many more; whoever is passed
+        over is somebody new, of an origin that has just filled up. So there are few turns.
         """
         while (room := min(most, self._request.limit - len(self.webhooks))) > 0:
-            (rows,) = connection.execute(_all(statement), self._parameters(room)).fetchone()
-            found = _decode_found(rows)
+            limit = room + len(self.webhooks)
+            (rows,) = connection.execute(_all(statement), self._parameters(limit)).fetchone()
+            found = [row for row in _decode_found(rows) if row[0] not in self.webhooks][:room]
             taken = sum(self._admit(webhook, origin) for webhook, origin in found)
             most -= taken
             if taken == len(found):
@@ -232,7 +234,7 @@ class _Choice:
 
     def _admit(self, webhook: int, origin: int) -> bool:
         in_flight = self._in_flight.get(origin, 0)
-        if webhook in self.webhooks or in_flight >= self._request.per_origin:
+        if in_flight >= self._request.per_origin:
             return False
         self._in_flight[origin] = in_flight + 1
         self.webhooks[webhook] = None
