@@ -21,7 +21,7 @@ DEV := $(VENV)/.dev
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 # A virtual environment knows its place and its Python: one that was moved, or has lost it, is made anew.
 ifneq ($(shell cat $(HERE) 2>/dev/null && test -x $(BIN)/python && echo .),$(CURDIR) .)
@@ -66,8 +66,12 @@ check: $(DEV) ## Look at format, lint, types and layers; mend nothing
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: bench
-bench: $(DEV) ## Measure, each figure beside a yardstick of the same run (two minutes; wrk and nginx help)
-	@$(BIN)/python -m bench
+bench: $(DEV) ## Measure, each figure beside a yardstick of the same run (some minutes; wrk and nginx help)
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-full
+bench-full: $(DEV) ## Measure more: fan-out, TLS, the API, fixed rates, dead receivers (some twenty minutes)
+	@$(BIN)/python -m bench --full $(ARGS)
 
 .PHONY: fix
 fix: $(DEV) ## Format, and mend what can be mended

@@ -1,80 +1,65 @@
-"""`make bench`: print the figures, each beside its yardstick, with the machine and the spread."""
+"""`make bench` and `make bench-full`: measure, print the table, keep the figures.
 
-import statistics
-import tempfile
-from collections.abc import Callable
+python -m bench [--full] [--only NAME …] [--json FILE]
+"""
+
+import argparse
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import machine, scenarios
+from bench.results import HEADINGS, Report, cells
+from bench.scenarios.context import Bench
 
-RUNS = 3
 # Columns: a table that is wrapped cannot be read or pasted.
-WIDTH_MIN = 150
-# Receivers listen on so many ports: as many origins, as a platform's customers have.
-PORTS = 8
-
-
-def several(measure: Callable[[], float]) -> list[float]:
-    return [measure() for _ in range(RUNS)]
-
-
-def shown(values: list[float], form: str = "{:,.0f}") -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{form.format(middle)}  ({form.format(low)} – {form.format(high)})"
+WIDTH_MIN = 180
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure on this machine.")
+    parser.add_argument("--full", action="store_true", help="more scenarios: some twenty minutes")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=[*scenarios.SHORT, *scenarios.LONG],
+        help="these scenarios",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    given = parser.parse_args()
+    chosen = given.only or [*scenarios.SHORT, *(scenarios.LONG if given.full else ())]
     console = Console(width=max(WIDTH_MIN, Console().width))
-    table = Table("what", "measured: median (spread)", "yardstick", "ratio")
-    with tempfile.TemporaryDirectory(prefix="tidings-bench-") as name:
-        folder = Path(name)
-        with (
-            console.status("Measuring; this takes some two minutes …"),
-            machine.receivers(folder, PORTS) as (
-                kind,
-                ports,
-            ),
-        ):
-            tool, posts = machine.posts_per_second(folder, ports[0])
-            flushes = machine.fsyncs_per_second(folder)
-            rates = several(lambda: scenarios.deliveries(ports))
-            rate = statistics.median(rates)
-            table.add_row(
-                f"durable single-event deliveries/s, {scenarios.WEBHOOKS:,} webhooks",
-                shown(rates),
-                f"{tool} to {kind}: {posts:,.0f} posts/s",
-                f"{rate / posts:.3f}",
-            )
-            caught_up = several(lambda: scenarios.catch_up(ports[0]))
-            table.add_row(
-                "events/s to one webhook with a backlog, in batches of 100",
-                shown(caught_up),
-                f"the deliveries/s above; this disk: {flushes:,.0f} flushes/s",
-                f"{statistics.median(caught_up) / rate:.1f} ×",
-            )
-            waits = [scenarios.latency(folder) for _ in range(RUNS)]
-            for label, place in (("median", 0), ("p99", 1)):
-                table.add_row(
-                    f"publish → receipt at 1,000 events/s, {label}",
-                    shown([wait[place] for wait in waits], "{:.1f} ms"),
-                    "–",
-                    "–",
-                )
-            with machine.own_receiver("--silent") as silent:
-                beside = several(lambda: scenarios.deliveries(ports, silent=silent))
-            table.add_row(
-                "deliveries/s to the others while a tenth of the targets never answer",
-                shown(beside),
-                "the same without them",
-                f"{statistics.median(beside) / rate:.2f}",
-            )
-            starts = several(scenarios.cold_start)
-            table.add_row("cold start to the first 201", shown(starts, "{:.2f} s"), "–", "–")
-    console.print(machine.describe(), highlight=False)
-    console.print(table)
+    report = _measure(chosen, console)
+    console.print(report.machine, highlight=False)
+    console.print(_table(report))
+    if given.json is not None:
+        report.save(given.json)
+
+
+def _measure(chosen: list[str], console: Console) -> Report:
+    known = scenarios.SHORT | scenarios.LONG
+    bench = Bench()
+    made_at, began = datetime.now(UTC), time.perf_counter()
+    for place, name in enumerate(chosen, 1):
+        with console.status(f"Measuring {name} ({place} of {len(chosen)}) …"):
+            bench.rows.extend(known[name](bench))
+    return Report(
+        machine=machine.describe(),
+        made_at=made_at.isoformat(timespec="seconds"),
+        seconds=round(time.perf_counter() - began),
+        rows=bench.rows,
+    )
+
+
+def _table(report: Report) -> Table:
+    table = Table(*HEADINGS)
+    for row in report.rows:
+        table.add_row(*cells(row))
+    return table
 
 
 if __name__ == "__main__":

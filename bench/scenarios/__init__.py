@@ -1,0 +1,26 @@
+"""What is measured. Each scenario starts services of its own, and gives rows.
+
+`SHORT` are those of `make bench`, in the order they run (`catch_up` looks at what `deliveries` came to); `LONG` are
+those that `make bench-full` adds.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from bench.results import Row
+from bench.scenarios import crowds, rates, waits
+from bench.scenarios.context import Bench
+
+Scenario = Callable[[Bench], list[Row]]
+
+SHORT: Final[dict[str, Scenario]] = {
+    "deliveries": rates.deliveries,
+    "catch_up": rates.catch_up,
+    "latency": waits.latency,
+    "silent": rates.silent,
+    "cold_start": waits.cold_start,
+    "many": crowds.many,
+}
+LONG: Final[dict[str, Scenario]] = {
+    "latencies": waits.latencies,
+}
