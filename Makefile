@@ -73,6 +73,14 @@ bench: $(DEV) ## Measure, each figure beside a yardstick of the same run (some m
 bench-full: $(DEV) ## Measure more: fan-out, TLS, the API, fixed rates, dead receivers (some twenty minutes)
 	@$(BIN)/python -m bench --full $(ARGS)
 
+# How many services `make kill` kills; SEED=… repeats an earlier run's plan.
+KILLS ?= 200
+SEED ?=
+
+.PHONY: kill
+kill: $(DEV) ## Kill services under load, and look for every event (KILLS=200 takes some minutes)
+	@$(BIN)/python -m tests.kill --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: fix
 fix: $(DEV) ## Format, and mend what can be mended
 	$(BIN)/python -m ruff check --fix .

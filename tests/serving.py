@@ -28,6 +28,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+TIDINGS: Final = str(Path(sys.executable).with_name("tidings"))
 TOKEN: Final = "0/test-token-of-the-owner"
 # What `Service.seed` makes: the hierarchy of the sandbox, small.
 WORKSPACE: Final = "1331"
@@ -75,7 +76,8 @@ def event(resource: str | Mapping[str, Any], action: str = "added", **more: Any)
 class Service:
     """`tidings serve` as a process: real arguments, a clean environment, a database of its own.
 
-    `environment` adds settings (`TIDINGS_…`); `arguments` adds flags. The port stays the same over restarts.
+    `environment` adds settings (`TIDINGS_…`); `arguments` adds flags; `command` is another `tidings` than the
+    installed one. The port stays the same over restarts.
     Leaving the context stops it with SIGTERM, which must end with status 0.
     """
 
@@ -87,8 +89,10 @@ class Service:
         arguments: Sequence[str] = (),
         database: str | None = None,
         token: str = TOKEN,
+        command: Sequence[str] = (TIDINGS,),
     ) -> None:
         self.token = token
+        self._command = tuple(command)
         self.port = free_port()
         self.root_url = f"http://127.0.0.1:{self.port}"
         self.base_url = f"{self.root_url}/api/1.0"
@@ -131,8 +135,8 @@ class Service:
     def start(self, *, ready: bool = True) -> None:
         """Start the process; unless told otherwise, wait until it says that it is ready."""
         assert self._process is None, "already started"
-        command = [str(Path(sys.executable).with_name("tidings")), "serve"]
-        command += ["--database", self.database, "--port", str(self.port), *self.arguments]
+        command = [*self._command, "serve", "--database", self.database, "--port", str(self.port)]
+        command += self.arguments
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
