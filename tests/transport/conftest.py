@@ -13,6 +13,7 @@ import pytest
 import trustme
 import uvloop
 
+from tests.transport.certificates import Authorities
 from tests.transport.peers import NameServer, serving_names
 from tidings.model import Answer, Delivery, NoAnswer, Reply, Trouble
 from tidings.targets import Rules
@@ -64,6 +65,11 @@ def bundle(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("trust") / "ca.pem"
     authority.cert_pem.write_to_path(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def authorities(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    return Authorities.beside(authority, tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -90,9 +90,17 @@ class Peer:
 
 @asynccontextmanager
 async def listening(
-    behave: Behaviour, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    behave: Behaviour,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    send_buffer: int | None = None,
 ) -> AsyncIterator[Peer]:
-    """Listen, and let `behave` handle each connection; everything is closed at the end."""
+    """Listen, and let `behave` handle each connection; everything is closed at the end.
+
+    `send_buffer` is what the kernel takes of what is sent before anybody reads it, in bytes; Linux doubles it.
+    """
     peer = Peer(host, port, "http" if tls is None else "https")
     tasks: set[asyncio.Task[None]] = set()
 
@@ -114,6 +122,9 @@ async def listening(
 
     server = await asyncio.start_server(accept, host, port, ssl=tls)
     peer.port = server.sockets[0].getsockname()[1]
+    if send_buffer is not None:
+        # Accepted sockets take it over.
+        server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     try:
         yield peer
     finally:

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 import trustme
 
+from tests.transport.certificates import server
 from tests.transport.conftest import SHORT, MakeSender, answer, post, trouble, until
 from tests.transport.peers import OK, NameServer, Wire, answering, listening, proxying
-from tests.transport.test_tls import server
 from tidings.errors import SettingsError
 from tidings.model import Trouble
 from tidings.transport import CachingResolver, Sender, SenderSettings

@@ -1,6 +1,10 @@
 """Ordinary exchanges: what is sent, what comes back, and how connections are kept, shared and given up."""
 
 import asyncio
+import contextlib
+import gzip
+import socket
+import threading
 
 import pytest
 
@@ -19,6 +23,7 @@ from tests.transport.conftest import (
 from tests.transport.peers import OK, Behaviour, Wire, answering, listening
 from tidings.model import Answer, Delivery, NoAnswer, Reply, Trouble
 from tidings.transport import CachingResolver, Sender, SenderSettings, pool
+from tidings.transport.dial import RECEIVE_BUFFER_BYTES
 
 
 async def test_a_delivery_arrives_as_it_was_given(sender: Sender) -> None:
@@ -78,6 +83,73 @@ async def test_nobody_listens(sender: Sender) -> None:
     async with answering() as target:
         url = target.url()
     trouble(await post(sender, url), Trouble.CONNECT, "refused the connection")
+
+
+async def test_no_encoding_is_asked_for_and_none_is_undone(sender: Sender) -> None:
+    packed = gzip.compress(b"\0" * 10_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with answering(head + packed) as target:
+        assert answer(await post(sender, target.url())).body == packed
+        assert b"accept" not in target.requests[0].lower()
+
+
+async def test_an_answer_before_the_request_was_read_counts_and_ends_the_connection(sender: Sender) -> None:
+    async def behave(wire: Wire) -> None:
+        await wire.reader.readuntil(b"\r\n\r\n")
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's transport is a ReadTransport
+        await wire.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!")
+        await asyncio.sleep(60)
+
+    async with listening(behave) as target:
+        reply = answer(await post(sender, target.url(), body=b"x" * (8 << 20)))
+        assert (reply.status, reply.body) == (413, b"no!")
+        assert sender.open_connections == 0
+
+
+async def test_a_target_that_speaks_first_is_heard_once_at_most(sender: Sender) -> None:
+    async def behave(wire: Wire) -> None:
+        await wire.send(OK)
+        await wire.until_gone()
+
+    async with listening(behave) as target:
+        reply = await post(sender, target.url())
+        # Which of the two depends on whether its bytes or ours were first.
+        if isinstance(reply, NoAnswer):
+            trouble(reply, Trouble.PROTOCOL, "spoke before it was asked")
+        else:
+            assert answer(reply).status == 200
+        assert target.connections == 1
+
+
+async def test_the_kernel_keeps_little_of_a_flood_while_this_service_is_busy(sender: Sender) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked, flooded = threading.Event(), 0
+
+        def flood() -> None:
+            nonlocal flooded
+            wire, _ = listener.accept()
+            with wire:
+                wire.recv(65_536)
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER_BYTES)
+                wire.setblocking(False)
+                asked.set()
+                busy.wait()
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        flooded += wire.send(b"HTTP/1.1 100 C\r\n\r\n" * 1_000)
+
+        busy = threading.Event()
+        flooding = threading.Thread(target=flood)
+        flooding.start()
+        posting = asyncio.ensure_future(
+            sender.post(delivery(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        )
+        await until(asked.is_set)
+        # From here on the loop does nothing until no more can be sent.
+        busy.set()
+        flooding.join()
+        assert flooded < 8 * RECEIVE_BUFFER_BYTES
+        trouble(await posting, Trouble.PROTOCOL, "interim responses")
 
 
 # -- keeping connections ---------------------------------------------------------------------------

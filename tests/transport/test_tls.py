@@ -3,12 +3,13 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 
+from tests.transport.certificates import server, yesterday
 from tests.transport.conftest import LONG, SHORT, MakeSender, answer, post, trouble, until
 from tests.transport.peers import NameServer, Wire, answering, listening
 from tidings.errors import SettingsError
@@ -23,12 +24,6 @@ Issue = Callable[[trustme.CA], trustme.LeafCert]
 async def trusting(sender: Sender, names: NameServer) -> Sender:
     names.say("hook.test", ["127.0.0.1"])
     return sender
-
-
-def server(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    certificate.configure_cert(context)
-    return context
 
 
 async def test_a_target_with_a_good_certificate(trusting: Sender, authority: trustme.CA) -> None:
@@ -49,10 +44,6 @@ async def test_an_address_in_the_url_is_looked_for_in_the_certificate(
         answer(await post(trusting, target.url()))
     async with answering(tls=server(authority.issue_cert("hook.test"))) as target:
         trouble(await post(trusting, target.url()), Trouble.TLS, "not valid for '127.0.0.1'")
-
-
-def yesterday() -> datetime:
-    return datetime.now(UTC) - timedelta(days=1)
 
 
 BAD_CERTIFICATES: list[tuple[str, Issue, str]] = [
