@@ -11,6 +11,7 @@
     │   ├── Conflict              409
     │   ├── TooLarge              413
     │   └── TooManyRequests       429, after a while
+    │       └── EqualCreate       until the create before it is done
     ├── StoreUnavailable          503, the operator must act; nothing was accepted
     ├── StoreUnfit                the operator must choose another database; nothing was started
     ├── CannotListen              the operator must free the address; nothing was started
@@ -108,6 +109,17 @@ class TooManyRequests(RequestError):
     def __init__(self, message: str, *, code: str, retry_after: int) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class EqualCreate(TooManyRequests):
+    """An equal webhook is being established, and the receiver must not be told two secrets."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Equal webhooks are being established. Please retry after the given amount of time.",
+            code="overloaded",
+            retry_after=1,
+        )
 
 
 class StoreUnavailable(TidingsError):

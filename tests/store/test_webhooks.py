@@ -23,7 +23,7 @@ from tests.store.building import (
     failed,
     fields,
 )
-from tidings.errors import BadRequest, DuplicateWebhook, Forbidden
+from tidings.errors import BadRequest, DuplicateWebhook, EqualCreate, Forbidden
 from tidings.model import Filter, Health, Micros, Owner, Quotas, SealedSecret, Webhook
 from tidings.store import Reservation
 
@@ -212,6 +212,16 @@ async def test_a_duplicate_is_refused_again_when_it_is_added(case: Case) -> None
     assert error.value.gid == "900"
     assert await case.store.get_webhook("901") is None
     assert len(await listed(case)) == 1
+
+
+async def test_who_lost_the_reservation_to_another_is_not_added(case: Case) -> None:
+    """The other may have given the receiver its own secret since: what is added must be the last that it was told."""
+    late = await reserve(case, "late")
+    other = await reserve(case, "b", now=NOON + MINUTE)
+    with pytest.raises(EqualCreate):
+        await add(case, "900", late)
+    assert await case.store.get_webhook("900") is None
+    await add(case, "901", other)
 
 
 async def test_an_ended_webhook_is_no_duplicate(case: Case) -> None:

@@ -8,7 +8,14 @@ from typing import Final
 
 from tidings import delivery, signing
 from tidings.delivery import Policy
-from tidings.errors import BadRequest, Forbidden, NotFound, StoreUnavailable, TooManyRequests
+from tidings.errors import (
+    BadRequest,
+    EqualCreate,
+    Forbidden,
+    NotFound,
+    StoreUnavailable,
+    TooManyRequests,
+)
 from tidings.hierarchy import WORKSPACE, no_access, unknown_object
 from tidings.limits import (
     LEASE_SLACK,
@@ -191,11 +198,7 @@ class WebhookDesk:
             if reservation is not None:
                 return reservation
             await asyncio.sleep(_QUEUE_SECONDS)
-        raise TooManyRequests(
-            "Equal webhooks are being established. Please retry after the given amount of time.",
-            code="overloaded",
-            retry_after=1,
-        )
+        raise EqualCreate
 
     async def _shake_hands(self, target: str, secret: str) -> None:
         """Post the secret, and judge what comes back (contract §1.3, §2.2, §12.4, §12.5)."""

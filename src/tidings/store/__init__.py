@@ -101,6 +101,7 @@ class Webhooks(Protocol):
 
         Raises:
             DuplicateWebhook, Forbidden: as `reserve`, judged again.
+            EqualCreate: the reservation has run out, and another create may have shaken hands since.
         """
         ...
 

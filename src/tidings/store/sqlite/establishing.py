@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from tidings.errors import DuplicateWebhook, Forbidden
+from tidings.errors import DuplicateWebhook, EqualCreate, Forbidden
 from tidings.hierarchy import unknown_object
 from tidings.model import EndReason, Filter, Micros, NewWebhook, Owner, Quotas, Resource, Webhook
 from tidings.store import LoggedAttempt, Reservation
@@ -90,8 +90,9 @@ def reserve(
     return Reservation(found, key) if taken else None
 
 
-def release(connection: sqlite3.Connection, key: str) -> None:
-    connection.execute("DELETE FROM reservations WHERE reserved_by = ?", (key,))
+def release(connection: sqlite3.Connection, key: str) -> bool:
+    """Give a reservation back; False if it had run out and was cleared away, perhaps for another."""
+    return connection.execute("DELETE FROM reservations WHERE reserved_by = ?", (key,)).rowcount == 1
 
 
 def add(
@@ -100,6 +101,8 @@ def add(
     scope = _scope_of(connection, new.resource)
     _refuse_duplicate(connection, new.owner, scope, new.target)
     _refuse_over_quota(connection, new.owner, scope, quotas)
+    if not release(connection, reservation.key):
+        raise EqualCreate
     (identity,) = connection.execute(
         "INSERT INTO webhooks (gid, user, app, workspace, scope, target, filters, secrets, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
@@ -131,7 +134,6 @@ def add(
         ),
     )
     stop_if_lost(connection, identity, now=new.shaken_at)
-    release(connection, reservation.key)
     added = get(connection, new.gid)
     assert added is not None, "inserted in this transaction"
     return added
