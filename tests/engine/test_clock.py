@@ -6,7 +6,19 @@ import asyncio
 
 import pytest
 
-from tests.engine.rig import FAILED, HOUR, MINUTE, OK, SECOND, Between, Post, Rig, running, until
+from tests.engine.rig import (
+    FAILED,
+    HOUR,
+    MINUTE,
+    OK,
+    SECOND,
+    Between,
+    Post,
+    Rig,
+    running,
+    until,
+    with_retry_after,
+)
 from tidings.dispatcher import Clocks
 from tidings.model import Keeping, Micros, Reply
 from tidings.upkeep import Upkeep
@@ -74,6 +86,18 @@ async def test_a_jump_back_stalls_no_retry(rig: Rig, by: Micros) -> None:
     await rig.live_through(HOUR)
     assert rig.target.names(webhook)[-1] == "a"
     assert (await rig.record(webhook))["delivery_retry_count"] == 0
+
+
+@pytest.mark.parametrize("by", [1, SECOND])
+async def test_a_clock_that_is_nudged_back_makes_no_retry_due(rig: Rig, by: Micros) -> None:
+    """A wait of exactly the longest, as a receiver may ask for, looks longer than any by a clock a little behind."""
+    webhook = await rig.establish()
+    await rig.publish("a")
+    rig.target.answer = with_retry_after("3600")
+    assert await rig.run_once() == 1
+    assert (await rig.current(webhook)).health.next_attempt_at == rig.clock.now + HOUR
+    rig.clock.jump(-by)
+    assert await rig.run_once() == 0
 
 
 async def test_a_jump_back_during_failure_keeps_the_24_hours(rig: Rig) -> None:

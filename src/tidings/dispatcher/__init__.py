@@ -191,7 +191,8 @@ class Dispatcher:
             per_origin=self._slots.per_origin,
             in_flight=dict(self._slots.origins),
             batch_max=self._policy.batch_max,
-            wait_max=self._policy.retry_max,
+            # The clocks of processes beside each other may differ a little, and are nudged.
+            wait_max=self._policy.retry_max + LEASE_SLACK,
             held=self._slots.held(now=now, lease=lease),
         )
 
