@@ -236,13 +236,15 @@ class NameServer(asyncio.DatagramProtocol):
             await known.when.wait()
         addresses = known.turns[min(turn, len(known.turns) - 1)] if known.turns else ()
         fitting = [ip_address(each) for each in addresses if ip_address(each).version == _TYPES.get(kind)]
-        head = ident + struct.pack(">HHHHH", 0x8180 | known.rcode, 1, len(fitting), 0, 0)
+        # c-ares believes an answer without a single time to live for an hour.
+        authority = b"" if fitting else _authority(known.ttl)
+        head = ident + struct.pack(">HHHHH", 0x8180 | known.rcode, 1, len(fitting), bool(authority), 0)
         answers = b"".join(
             b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, known.ttl, len(each.packed)) + each.packed
             for each in fitting
         )
         assert self._transport is not None
-        self._transport.sendto(head + question + answers, addr)
+        self._transport.sendto(head + question + answers + authority, addr)
 
     async def close(self) -> None:
         for task in tuple(self._tasks):
@@ -251,6 +253,11 @@ class NameServer(asyncio.DatagramProtocol):
         assert self._transport is not None
         self._transport.close()
         await asyncio.sleep(0)
+
+
+def _authority(ttl: int) -> bytes:
+    """A record that says who knows: the root."""
+    return b"\0" + struct.pack(">HHIH", 2, 1, ttl, 1) + b"\0"
 
 
 def _parse_question(data: bytes) -> tuple[str, int, bytes]:

@@ -23,14 +23,15 @@ from tests.transport.peers import OK, Behaviour, Peer, Wire, answering, deaf, li
 from tidings.limits import RESPONSE_BODY_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX
 from tidings.model import Reply, Trouble
 from tidings.transport import Sender
-from tidings.transport.dial import RECEIVE_BUFFER_BYTES
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
-# What a target gets rid of before it is hung up on. One read of the loop (256 KiB), twice the receive buffer (as Linux
-# counts), twice the send buffer that the targets here have, what their loop keeps, and once more for good measure.
-SENT_BYTES_MAX = 2 * (256 * 1024 + 2 * RECEIVE_BUFFER_BYTES + 2 * RECEIVE_BUFFER_BYTES + 64 * 1024)
+# What the kernel takes of what a target sends before it is read; Linux doubles it.
+SEND_BUFFER_BYTES = 64 << 10
+# What a target gets rid of before it is hung up on: one read of the loop (256 KiB), and what stands in the buffers of
+# the kernel and of its own loop.
+SENT_BYTES_MAX = 1 << 20
 # What Python holds at most for both ends of an attack and a neighbour's delivery, request bodies aside.
 MEMORY_BYTES_MAX = 4 << 20
 # The request, what of it waits to be written, and what the target has read.
@@ -79,7 +80,7 @@ def answers(
 
 
 def _plain(behave: Behaviour) -> Callable[[Authorities], AbstractAsyncContextManager[Peer]]:
-    return lambda authorities: listening(behave, send_buffer=RECEIVE_BUFFER_BYTES)
+    return lambda authorities: listening(behave, send_buffer=SEND_BUFFER_BYTES)
 
 
 # -- how they behave -------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ async def mute_where_tls_is_spoken(
     authorities: Authorities, behave: Behaviour = stalls
 ) -> AsyncIterator[Peer]:
     """Says nothing that belongs to TLS, at an https URL."""
-    async with listening(behave, send_buffer=RECEIVE_BUFFER_BYTES) as peer:
+    async with listening(behave, send_buffer=SEND_BUFFER_BYTES) as peer:
         peer.scheme = "https"
         yield peer
 

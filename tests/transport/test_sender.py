@@ -1,10 +1,7 @@
 """Ordinary exchanges: what is sent, what comes back, and how connections are kept, shared and given up."""
 
 import asyncio
-import contextlib
 import gzip
-import socket
-import threading
 
 import pytest
 
@@ -23,7 +20,6 @@ from tests.transport.conftest import (
 from tests.transport.peers import OK, Behaviour, Wire, answering, listening
 from tidings.model import Answer, Delivery, NoAnswer, Reply, Trouble
 from tidings.transport import CachingResolver, Sender, SenderSettings, pool
-from tidings.transport.dial import RECEIVE_BUFFER_BYTES
 
 
 async def test_a_delivery_arrives_as_it_was_given(sender: Sender) -> None:
@@ -119,37 +115,6 @@ async def test_a_target_that_speaks_first_is_heard_once_at_most(sender: Sender) 
         else:
             assert answer(reply).status == 200
         assert target.connections == 1
-
-
-async def test_the_kernel_keeps_little_of_a_flood_while_this_service_is_busy(sender: Sender) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        asked, flooded = threading.Event(), 0
-
-        def flood() -> None:
-            nonlocal flooded
-            wire, _ = listener.accept()
-            with wire:
-                wire.recv(65_536)
-                wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER_BYTES)
-                wire.setblocking(False)
-                asked.set()
-                busy.wait()
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        flooded += wire.send(b"HTTP/1.1 100 C\r\n\r\n" * 1_000)
-
-        busy = threading.Event()
-        flooding = threading.Thread(target=flood)
-        flooding.start()
-        posting = asyncio.ensure_future(
-            sender.post(delivery(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
-        )
-        await until(asked.is_set)
-        # From here on the loop does nothing until no more can be sent.
-        busy.set()
-        flooding.join()
-        assert flooded < 8 * RECEIVE_BUFFER_BYTES
-        trouble(await posting, Trouble.PROTOCOL, "interim responses")
 
 
 # -- keeping connections ---------------------------------------------------------------------------

@@ -78,7 +78,8 @@ class AresLookup:
     def _forget(self) -> None:
         """Empty c-ares' memory, by having it read its configuration anew.
 
-        It would keep every answer for up to an hour, without a bound on their number, and pycares reaches no switch.
+        It would keep answers for up to an hour, without a bound on their number, and that a name has no address for an
+        hour whatever the name server says. There is a switch, but not within pycares' reach.
         """
         self._forgetting = None
         self._dns._channel.reinit()

@@ -35,9 +35,6 @@ ADDRESSES_MAX: Final = 64
 # Addresses that are tried, the families in turn; the next begins when the last has failed or is slow (RFC 8305 §5).
 DIALLED_MAX: Final = 6
 DIAL_STAGGER_SECONDS: Final = 0.25
-# What the kernel keeps of a target that sends faster than it is read: Linux takes twice this, instead of some 6 MB.
-# Answers are far smaller.
-RECEIVE_BUFFER_BYTES: Final = 64 << 10
 
 # Whom a failure is about.
 _TARGET: Final = "The target"
@@ -158,7 +155,6 @@ class Dialer:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             await self._loop.sock_connect(sock, (address, port))
         except OSError as error:
             sock.close()
