@@ -1,14 +1,13 @@
 """The database of the settings, and the key its secrets are sealed with."""
 
 import contextlib
-import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from tidings.config import Settings, SqliteFile
-from tidings.errors import SettingsError, StoreUnfit
+from tidings.errors import SettingsError, StoreUnavailable, StoreUnfit
 from tidings.model import Micros
 from tidings.runtime.machine import DICE, new_gid, new_token, now
 from tidings.sealing import KEY_BYTES, Sealer
@@ -16,29 +15,39 @@ from tidings.service.tokens import TokenDesk
 from tidings.store import Store
 from tidings.store.sqlite import SqliteStore
 from tidings.store.sqlite import open_store as open_sqlite
+from tidings.store.sqlite.files import appearing
 
 
 def load_key(settings: Settings) -> bytes:
-    """The sealing key: the setting, or the file beside the database, made when it is missing.
+    """The sealing key: the setting, or the file beside the database, made with the database.
 
     Raises:
-        StoreUnfit: the file does not hold a key, or others may read it.
+        StoreUnfit: the file does not hold a key, or others may read it, or a database has lost its own.
+        StoreUnavailable: the file cannot be written.
     """
     if settings.secret_key is not None:
         return settings.secret_key
-    path = _database_path(settings).with_name(_database_path(settings).name + ".key")
+    database = _database_path(settings)
+    path = database.with_name(database.name + ".key")
+    # Looked at in this order: whoever makes both makes the key first.
+    made = database.exists() and database.stat().st_size > 0
+    if not path.exists():
+        if made:
+            raise StoreUnfit(
+                f"{database} is there, and the key its secrets are sealed with is not: "
+                f"put it back at {path}, or set TIDINGS_SECRET_KEY"
+            )
+        _make_key(path)
+    return _read_key(path)
+
+
+def _make_key(path: Path) -> None:
+    """Make a key that is on disk, whole, before anything is sealed with it; the first to make one makes it for all."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_key(path)
+        with contextlib.suppress(FileExistsError), appearing(path) as partial:
+            partial.write_text(secrets.token_bytes(KEY_BYTES).hex() + "\n", "ascii")
     except OSError as error:
-        raise StoreUnfit(f"the key file {path} cannot be made: {error.strerror}") from error
-    key = secrets.token_bytes(KEY_BYTES)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(key.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return key
+        raise StoreUnavailable(f"the key file {path} cannot be made: {error.strerror}") from error
 
 
 def _read_key(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from tidings.dispatcher import Clocks
+from tidings.errors import TidingsError
 from tidings.model import Micros
 
 T = TypeVar("T")
@@ -101,10 +102,24 @@ CLOCKS: Final = Clocks(now=now, elapsed=elapsed, jitter=random.random)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine of this module to its end, on the loop the service is made for."""
+    """Run a coroutine of this module to its end, on the loop the service is made for.
+
+    Errors of ours that end tasks within it come as they were raised, not in groups: they are told to people.
+    """
     gc.set_threshold(GC_THRESHOLD)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main)
+    except ExceptionGroup as group:
+        ours, rest = group.split(TidingsError)
+        if ours is None or rest is not None:
+            raise
+        raise _first(ours) from None
+
+
+def _first(group: ExceptionGroup[TidingsError]) -> TidingsError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 def allow_open_files(wanted: int) -> None:

@@ -1,0 +1,1 @@
+"""Faults of the machine, made for real: full disks, spoiled files, too few descriptors, too little memory."""
