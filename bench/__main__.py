@@ -4,6 +4,7 @@ python -m bench [--full] [--only NAME …] [--json FILE]
 """
 
 import argparse
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,26 +34,32 @@ def main() -> None:
     given = parser.parse_args()
     chosen = given.only or [*scenarios.SHORT, *(scenarios.LONG if given.full else ())]
     console = Console(width=max(WIDTH_MIN, Console().width))
-    report = _measure(chosen, console)
-    console.print(report.machine, highlight=False)
-    console.print(_table(report))
-    if given.json is not None:
-        report.save(given.json)
-
-
-def _measure(chosen: list[str], console: Console) -> Report:
-    known = scenarios.SHORT | scenarios.LONG
-    bench = Bench()
-    made_at, began = datetime.now(UTC), time.perf_counter()
+    report = Report(machine=machine.describe(), made_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    failed = False
     for place, name in enumerate(chosen, 1):
         with console.status(f"Measuring {name} ({place} of {len(chosen)}) …"):
-            bench.rows.extend(known[name](bench))
-    return Report(
-        machine=machine.describe(),
-        made_at=made_at.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - began),
-        rows=bench.rows,
-    )
+            failed |= not _measure(name, report, console)
+        if given.json is not None:
+            report.save(given.json)
+    console.print(report.machine, highlight=False)
+    console.print(_table(report))
+    sys.exit(failed)
+
+
+def _measure(name: str, report: Report, console: Console) -> bool:
+    """Add a scenario's rows; one that fails does not take the others with it."""
+    began = time.perf_counter()
+    try:
+        made = (scenarios.SHORT | scenarios.LONG)[name](Bench(rows=report.rows))
+    except Exception:
+        console.print_exception(max_frames=10)
+        return False
+    span = time.perf_counter() - began
+    report.rows.extend(made)
+    report.seconds += round(span)
+    for row in made:
+        console.print(f"{span:4.0f} s  {row.what}: {cells(row)[1]}", highlight=False)
+    return True
 
 
 def _table(report: Report) -> Table:

@@ -52,6 +52,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     against: list[float] = []
     goal: Goal | None = None
     note: str = ""
+    # What became of it over time, for the chart.
+    series: list[float] = []
 
     @property
     def figure(self) -> float:
@@ -87,8 +89,8 @@ class Report(msgspec.Struct, kw_only=True):
 
     machine: str
     made_at: str
-    seconds: float
-    rows: list[Row]
+    seconds: float = 0
+    rows: list[Row] = []
 
     def save(self, path: Path) -> None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")

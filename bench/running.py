@@ -90,9 +90,10 @@ class Running:
     def all_read(self) -> bool:
         """Whether every event of the log was marked, and every healthy webhook has read what concerns it."""
         marked = self.one("SELECT value FROM meta WHERE name = 'marked'")
-        # In the words of the partial indexes: looked at often, among a million.
+        # In the words and the order of the index that finds them: this is looked at often, among a million.
         idle = "failures = 0 AND lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL"
-        behind = self.one(f"SELECT EXISTS (SELECT 1 FROM cursors WHERE head > cursor AND {idle})")
+        first = f"SELECT 1 FROM cursors WHERE head > cursor AND {idle} ORDER BY turn LIMIT 1"
+        behind = self.one(f"SELECT EXISTS ({first})")
         leased = self.one("SELECT EXISTS (SELECT 1 FROM cursors WHERE lease_until IS NOT NULL)")
         return not behind and not leased and marked == self.one("SELECT max(position) FROM events")
 

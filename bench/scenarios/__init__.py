@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.results import Row
-from bench.scenarios import crowds, rates, waits
+from bench.scenarios import api, crowds, dead, rates, waits, wide
 from bench.scenarios.context import Bench
 
 Scenario = Callable[[Bench], list[Row]]
@@ -23,4 +23,12 @@ SHORT: Final[dict[str, Scenario]] = {
 }
 LONG: Final[dict[str, Scenario]] = {
     "latencies": waits.latencies,
+    "fan_out": wide.fan_out,
+    "tls": wide.tls,
+    "processes": wide.processes,
+    "publishing": api.publishing,
+    "dead_refused": dead.refused,
+    "dead_silent": dead.unanswered,
+    "retries": dead.retries,
+    "backlog": dead.backlog,
 }

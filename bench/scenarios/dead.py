@@ -1,0 +1,188 @@
+"""What receivers that are dead cost the others: in deliveries, in memory, and whether their retries come in waves."""
+
+import statistics
+import time
+from contextlib import closing
+
+from tests.serving import free_port, wait_until
+
+from bench.filling import fill, project
+from bench.receivers import own_receiver, receivers
+from bench.results import Goal, Row
+from bench.running import WORKSPACE, Caller, Running, Stream, changed, data, one_each, prepare, running
+from bench.scenarios.context import Bench
+from bench.scenarios.rates import SINGLE
+
+AS_BEFORE = Goal(at_least=0.9, aim=0.98)
+# Retries at a pace at which a run sees each webhook some ten times.
+SPEEDY = {"TIDINGS_RETRY_FIRST": "1s", "TIDINGS_RETRY_MAX": "8s"}
+# Seconds; retries are counted by these.
+SLICE = 1.0
+
+
+def refused(bench: Bench) -> list[Row]:
+    """Beside very many webhooks whose targets refuse the connection."""
+    port = free_port()
+    return _beside(bench, "refuse the connection", "dead_refused", port)
+
+
+def unanswered(bench: Bench) -> list[Row]:
+    """Beside very many webhooks whose targets take a delivery and never answer."""
+    with own_receiver("--silent", "--host", "0.0.0.0") as port:
+        return _beside(bench, "never answer", "dead_silent", port)
+
+
+def everywhere(count: int, port: int) -> list[str]:
+    """So many origins on this port, each an address of this machine."""
+    return [f"http://127.{1 + i // 65_536}.{i // 256 % 256}.{i % 256}:{port}" for i in range(count)]
+
+
+def _beside(bench: Bench, how: str, name: str, port: int) -> list[Row]:
+    """Healthy webhooks before the dead have events, and from the moment on that they have."""
+    sizes = bench.sizes
+    with bench.folder() as folder, receivers(folder) as taking:
+        prepare(folder, webhooks=sizes.webhooks, origins=taking.origins)
+        fill(
+            folder / "tidings.db",
+            workspace=WORKSPACE,
+            count=sizes.dead,
+            origins=everywhere(sizes.dead, port),
+            first=sizes.webhooks,
+        )
+        with running(folder, **SINGLE) as made:
+            with Stream(made, [one_each(range(sizes.webhooks))], each=sizes.webhooks) as stream:
+                before = [stream.rate(sizes.seconds) for _ in range(sizes.runs)]
+                resident = made.resident_mib
+                _publish_to_dead(bench, made)
+                beside, samples = _watched(bench, made, stream)
+            made.service.kill()
+    where = f"while {sizes.dead:,} targets {how}"
+    return [
+        Row(
+            name=name,
+            what=f"deliveries to {sizes.webhooks:,} healthy webhooks {where}",
+            unit="/s",
+            figures=beside,
+            yardstick="the same before",
+            against=[statistics.median(before)],
+            goal=AS_BEFORE,
+            note=f"One figure for each {sizes.seconds:g} s, from the first attempt to a dead target on.",
+        ),
+        Row(
+            name=f"{name}_memory",
+            what=f"memory (VmRSS) {where}, highest",
+            unit="MiB",
+            figures=[max(size for _, size in samples)],
+            yardstick="before",
+            against=[resident],
+        ),
+        Row(
+            name=f"{name}_growth",
+            what=f"memory's growth {where}, second half of {sizes.dead_seconds:g} s",
+            unit="MiB/min",
+            figures=[60 * _slope(samples[len(samples) // 2 :])],
+        ),
+    ]
+
+
+def _publish_to_dead(bench: Bench, made: Running) -> None:
+    """An event for each dead webhook."""
+    numbers = range(bench.sizes.webhooks, bench.sizes.webhooks + bench.sizes.dead)
+    # The other caller belongs to the stream's thread.
+    with closing(Caller(made.service)) as caller:
+        for first in range(0, len(numbers), 1000):
+            caller.call("POST", "/events", one_each(numbers[first : first + 1000]))
+
+
+def _watched(bench: Bench, made: Running, stream: Stream) -> tuple[list[float], list[tuple[float, float]]]:
+    """Rates, window by window, and the memory at the end of each."""
+    rates: list[float] = []
+    samples: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < bench.sizes.dead_seconds or len(samples) < 4:
+        rates.append(stream.rate(bench.sizes.seconds, warm=0))
+        samples.append((time.perf_counter() - began, made.resident_mib))
+    return rates, samples
+
+
+def _slope(samples: list[tuple[float, float]]) -> float:
+    """MiB a second, by least squares."""
+    if len(samples) < 2:
+        return 0.0
+    return statistics.linear_regression([at for at, _ in samples], [size for _, size in samples]).slope
+
+
+# -- retries ---------------------------------------------------------------------------------------
+
+
+def retries(bench: Bench) -> list[Row]:
+    """How evenly the retries of webhooks that all failed at one moment come, at a fast pace."""
+    sizes = bench.sizes
+    with bench.folder() as folder:
+        prepare(folder, webhooks=sizes.dead, origins=everywhere(sizes.dead, free_port()))
+        with running(folder, **SPEEDY) as made:
+            numbers = range(sizes.dead)
+            for first in range(0, sizes.dead, 1000):
+                made.caller.call("POST", "/events", one_each(numbers[first : first + 1000]))
+            time.sleep(sizes.dead_seconds)
+            counts = _per_slice(made)
+            made.service.kill()
+    late = counts[len(counts) // 2 :]
+    mean = statistics.mean(late)
+    return [
+        Row(
+            name="retries_spread",
+            what=f"retries of {sizes.dead:,} webhooks that failed at once: spread over seconds (σ / mean)",
+            unit="",
+            figures=[statistics.pstdev(late) / mean],
+            yardstick="by pure chance",
+            against=[mean**-0.5],
+            series=[float(count) for count in counts],
+            note="Over the second half of the run; by then each had failed several times.",
+        )
+    ]
+
+
+def _per_slice(made: Running) -> list[int]:
+    """Attempts by the second they began in, the first and the last, which are not whole, left out."""
+    began = made.one("SELECT min(started_at) FROM attempts")
+    ended = made.one("SELECT max(started_at) FROM attempts")
+    width = int(SLICE * 1_000_000)
+    return [
+        made.one("SELECT count(*) FROM attempts WHERE started_at >= ? AND started_at < ?", at, at + width)
+        for at in range(began + width, ended - width, width)
+    ]
+
+
+# -- a backlog -------------------------------------------------------------------------------------
+
+
+def backlog(bench: Bench) -> list[Row]:
+    """Memory before and after very many events that a dead webhook does not read."""
+    with bench.folder() as folder, receivers(folder, ports=1) as taking:
+        prepare(folder, webhooks=2, origins=[*taking.origins, f"http://127.0.0.1:{free_port()}"])
+        with running(folder) as made:
+            batch = data([changed(project(number % 2)) for number in range(1000)])
+            # As much again as fills the caches of the database.
+            publish_and_read(made, batch, times=max(1, bench.sizes.backlog // 2000))
+            before = made.resident_mib
+            publish_and_read(made, batch, times=max(1, bench.sizes.backlog // 500))
+            after = made.resident_mib
+            behind = made.one("SELECT max(head - cursor) FROM cursors") // 2
+    return [
+        Row(
+            name="backlog_memory",
+            what=f"memory (VmRSS) with {behind:,} events unread by a dead webhook",
+            unit="MiB",
+            figures=[after],
+            yardstick="at a quarter of them",
+            against=[before],
+        )
+    ]
+
+
+def publish_and_read(made: Running, batch: bytes, *, times: int) -> None:
+    """Publish so many batches and wait until every healthy webhook has read them."""
+    for _ in range(times):
+        made.caller.call("POST", "/events", batch)
+    wait_until(lambda: made.all_read, timeout=120)
