@@ -84,6 +84,9 @@ MARK_MAX: Final = 1_000
 # Attempts settled, webhooks claimed in one transaction: each stays under some ten milliseconds.
 RECORD_MAX: Final = 512
 CLAIM_MAX: Final = 128
+# Deliveries made under one lease, of the page that was read when it was claimed: what it costs to claim is shared by
+# them, and nobody who waits for a slot waits for more.
+BATCHES_PER_LEASE_MAX: Final = 4
 # A lease outlives the delivery it covers by this much, for settling.
 LEASE_SLACK: Final = 5 * MICROSECONDS_PER_SECOND
 # `last_failure_content` (contract §12.18).

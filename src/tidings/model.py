@@ -307,6 +307,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     page: tuple[Event, ...]
     # Whether the log holds more behind the page.
     more: bool
+    # How many batches of the page were delivered under this lease before.
+    delivered: int = 0
 
 
 class Claimed(Struct, frozen=True):
@@ -457,6 +459,17 @@ class Record(Struct, frozen=True, kw_only=True):
     epoch: int
     attempt: Attempt | None
     settled_at: Micros
+    # It went well, and well before: only the cursor and the time of the last success move, nothing else of the health.
+    steady: bool = False
+    # Steady, and the lease is to be kept: more of the page that was read is to be sent under it.
+    onward: bool = False
+
+
+class Recorded(Struct, frozen=True):
+    """How many records counted, and which webhooks keep their lease, of those whose records asked to."""
+
+    counted: int
+    onward: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from tidings.model import (
     Published,
     Quotas,
     Record,
+    Recorded,
     Reply,
     ResourceDraft,
     Scope,
@@ -360,6 +361,9 @@ class Between:
         # While set, claiming fails with this.
         self.refusing_claims: StoreUnavailable | None = None
         self.claims = 0
+        # Of those, how many gave any, and how many times something was recorded.
+        self.claimed = 0
+        self.records = 0
         # Called once something, or nothing, was claimed.
         self.on_claimed: Callable[[], None] = lambda: None
         self.next_dues = 0
@@ -372,17 +376,20 @@ class Between:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def record(self, records: Sequence[Record]) -> int:
+    async def record(self, records: Sequence[Record]) -> Recorded:
         if self.failing is not None:
             self.failed_records += len(records)
             raise self.failing
-        return await self.inner.record(records)
+        recorded = await self.inner.record(records)
+        self.records += 1
+        return recorded
 
     async def claim(self, request: ClaimRequest) -> Claimed:
         self.claims += 1
         if self.refusing_claims is not None:
             raise self.refusing_claims
         claimed = await self.inner.claim(request)
+        self.claimed += bool(claimed.claims)
         self.on_claimed()
         return claimed
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.engine.rig import FAILED, HOUR, MINUTE, OK, Post, Rig, names, running, until
-from tidings.limits import BATCH_BYTES_MAX, SCAN_MAX
-from tidings.model import Answer, Filter, Reply
+from tests.engine.rig import FAILED, HOUR, MINUTE, OK, Between, Post, Rig, names, policy_of, running, until
+from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, LEASE_SLACK, SCAN_MAX
+from tidings.model import Answer, Filter, Reply, Webhook
 
 
 def wanting(*fields: str) -> tuple[Filter, ...]:
@@ -23,6 +23,121 @@ async def test_a_hundred_events_in_log_order(rig: Rig) -> None:
     await rig.settle_all()
     assert [len(post.events) for post in rig.target.posts] == [100, 100, 50]
     assert rig.target.names() == expected
+
+
+# -- several batches under one lease ---------------------------------------------------------------
+
+
+async def test_a_backlog_is_claimed_once_for_several_batches(rig: Rig) -> None:
+    """Each is sent when the one before is durable, never two at once, and all are logged."""
+    webhook = await rig.establish()
+    between = Between(rig.store)
+    dispatcher = rig.make_dispatcher(store=between.as_store())
+    expected = names(100 * BATCHES_PER_LEASE_MAX + 1)
+    await rig.publish(*expected)
+
+    def see_the_cursor(post: Post) -> Reply:
+        recorded.append(between.records)
+        return OK
+
+    recorded: list[int] = []
+    rig.target.answer = see_the_cursor
+    async with running(dispatcher):
+        await until(lambda: rig.target.names() == expected)
+        await until(lambda: not dispatcher.in_flight)
+    assert [len(post.events) for post in rig.target.posts] == [100] * BATCHES_PER_LEASE_MAX + [1]
+    assert recorded == list(range(BATCHES_PER_LEASE_MAX + 1))
+    assert [entry.attempt.events for entry in await rig.attempts(webhook)] == [1] + [
+        100
+    ] * BATCHES_PER_LEASE_MAX
+    # Two that found something, and those that looked for more.
+    assert between.claimed == 2
+
+
+async def test_who_waits_for_a_slot_waits_for_no_more_than_one_lease(rig: Rig) -> None:
+    busy = await rig.establish("http://busy.example/")
+    await rig.publish(*names(20 * BATCHES_PER_LEASE_MAX))
+    dispatcher = rig.make_dispatcher(concurrency=1, policy=policy_of(batch_max=1))
+    other: list[Webhook] = []
+
+    async def establish_another(post: Post) -> Reply:
+        rig.clock.turn(1)
+        if not other:
+            other.append(await rig.establish("http://other.example/"))
+            await rig.publish("for both")
+        return OK
+
+    rig.target.answer = establish_another
+    async with running(dispatcher):
+        await until(lambda: other and rig.target.to(other[0]))
+    before = [post.header("X-Tidings-Webhook") for post in rig.target.posts].index(other[0].gid)
+    assert before <= BATCHES_PER_LEASE_MAX + 1
+    assert rig.target.names(busy)[:before] == names(before)
+
+
+async def test_filters_replaced_between_two_batches_of_a_lease_decide_for_the_second(rig: Rig) -> None:
+    webhook = await rig.establish()
+    dispatcher = rig.make_dispatcher(policy=policy_of(batch_max=1))
+    await rig.publish("a", "b", "c", "d")
+
+    async def replace_once(post: Post) -> Reply:
+        if post.names == ["a"]:
+            await rig.store.replace_filters(webhook.gid, wanting("d"))
+        return OK
+
+    rig.target.answer = replace_once
+    async with running(dispatcher):
+        await until(lambda: "d" in rig.target.names())
+    assert rig.target.names() == ["a", "d"]
+
+
+async def test_a_failure_in_the_middle_of_a_lease_is_retried_from_there(rig: Rig) -> None:
+    await rig.establish()
+    dispatcher = rig.make_dispatcher(policy=policy_of(batch_max=1))
+    await rig.publish("a", "b", "c")
+    rig.target.answer = lambda post: FAILED if post.names == ["b"] else OK
+    async with running(dispatcher):
+        await until(lambda: len(rig.target.posts) == 2 and not dispatcher.in_flight)
+    rig.target.answer = OK
+    await rig.live_through(MINUTE)
+    assert rig.target.names() == ["a", "b", "b", "c"]
+    assert rig.target.posts[1].id == rig.target.posts[2].id
+
+
+async def test_a_lease_that_is_too_short_for_another_delivery_is_given_back(rig: Rig) -> None:
+    await rig.establish()
+    between = Between(rig.store)
+    dispatcher = rig.make_dispatcher(store=between.as_store(), policy=policy_of(batch_max=1))
+    await rig.publish("a", "b")
+
+    def dawdle(post: Post) -> Reply:
+        rig.clock.turn(LEASE_SLACK + 1)
+        return OK
+
+    rig.target.answer = dawdle
+    async with running(dispatcher):
+        await until(lambda: rig.target.names() == ["a", "b"])
+    assert between.claimed >= 2
+
+
+async def test_a_drain_begins_no_further_batch(rig: Rig) -> None:
+    await rig.establish()
+    dispatcher = rig.make_dispatcher(policy=policy_of(batch_max=1))
+    await rig.publish("a", "b")
+
+    def drain(post: Post) -> Reply:
+        dispatcher.drain()
+        return OK
+
+    rig.target.answer = drain
+    async with running(dispatcher) as task:
+        await task
+    assert rig.target.names() == ["a"]
+    assert await rig.run_once() == 1
+    assert rig.target.names() == ["a", "b"]
+
+
+# -- the size of a batch ---------------------------------------------------------------------------
 
 
 async def test_a_batch_ends_before_a_mebibyte(rig: Rig) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tidings.limits import MICROSECONDS_PER_SECOND
 from tidings.model import (
     Action,
@@ -179,6 +181,18 @@ def delivered(
     )
 
 
+def steady(claim: Claim, *, now: Micros, events: int, onward: bool = False) -> Record:
+    """So many events of the page were taken by a webhook that was well before; `onward` asks to keep the lease."""
+    record = recorded(
+        claim,
+        Keep(replace(claim.health, last_success_at=now)),
+        now=now,
+        cursor=claim.page[events - 1].position,
+        tried=attempt(now, delivery="d", events=events),
+    )
+    return replace(record, steady=True, onward=onward)
+
+
 def failing(claim: Claim, *, now: Micros, next_attempt_at: Micros, content: str = "500") -> Health:
     return Health(
         last_success_at=claim.health.last_success_at,
@@ -344,7 +358,7 @@ class Case:
         return sorted(await self.claimed(**changes))
 
     async def record(self, *records: Record) -> int:
-        return await self.store.record(records)
+        return (await self.store.record(records)).counted
 
     async def make_failing(self, webhook: Webhook, *, now: Micros = NOON, due: Micros) -> None:
         """Let a webhook that has events, or a heartbeat due, fail; it is due again at `due`."""

@@ -28,7 +28,13 @@ from tests.store.building import (
     token,
 )
 from tests.store.conftest import Database
-from tidings.limits import BATCH_BYTES_MAX, EVENTS_PER_PUBLISH_MAX, MARK_MAX, SCAN_MAX
+from tidings.limits import (
+    BATCH_BYTES_MAX,
+    BATCHES_PER_LEASE_MAX,
+    EVENTS_PER_PUBLISH_MAX,
+    MARK_MAX,
+    SCAN_MAX,
+)
 from tidings.model import Claim, Filter, Micros, Publication, Webhook
 
 EVERY_TASK = (Filter(resource_type="task"),)
@@ -320,22 +326,22 @@ async def test_an_ended_webhook_is_not_claimed(case: Case) -> None:
 # -- pages -----------------------------------------------------------------------------------------
 
 
-async def test_without_filters_a_page_holds_a_batch_and_one_more(case: Case) -> None:
+async def test_without_filters_a_page_holds_what_one_lease_may_deliver_and_one_more(case: Case) -> None:
     await case.establish()
-    names = names_of(250)
+    names = names_of(100 * BATCHES_PER_LEASE_MAX + 50)
     await case.publish(*names)
     claim = await case.only(batch_max=100)
-    assert fields(claim) == names[:101]
+    assert fields(claim) == names[: 100 * BATCHES_PER_LEASE_MAX + 1]
     assert claim.more
 
 
 @pytest.mark.parametrize("batch_max", [1, 3, 20])
 async def test_small_batches_have_small_pages(case: Case, batch_max: int) -> None:
     await case.establish()
-    names = names_of(50)
+    names = names_of(100)
     await case.publish(*names)
     claim = await case.only(batch_max=batch_max)
-    assert fields(claim) == names[: batch_max + 1]
+    assert fields(claim) == names[: batch_max * BATCHES_PER_LEASE_MAX + 1]
     assert claim.more
 
 

@@ -25,9 +25,10 @@ from tests.store.building import (
     given_up,
     names_of,
     recorded,
+    steady,
     token,
 )
-from tidings.model import Attempt, EndReason, Health, Keep, StopReason
+from tidings.model import Attempt, EndReason, Filter, Health, Keep, Recorded, StopReason
 
 
 async def deliver_all(case: Case, *names: str) -> None:
@@ -100,6 +101,88 @@ async def test_a_turn_that_sends_nothing_goes_to_the_back(case: Case) -> None:
     assert claim.gid == first.gid
     await case.record(recorded(claim, Keep(claim.health), now=NOON + MINUTE, cursor=claim.page[0].position))
     assert (await case.only(limit=1)).gid == second.gid
+
+
+# -- steady records, and going on under the same lease ---------------------------------------------
+
+
+async def test_a_steady_record_writes_what_a_whole_one_does(case: Case) -> None:
+    """The same delivery, recorded in both ways."""
+    short, whole = [await case.establish(f"http://receiver.example/{number}") for number in range(2)]
+    await case.publish("a", "b")
+    claims = await case.claimed()
+    records = [steady(claims[gid], now=NOON + SECOND, events=1) for gid in (short.gid, whole.gid)]
+    assert await case.record(records[0], replace(records[1], steady=False)) == 2
+    one, other = [await case.webhook(webhook.gid) for webhook in (short, whole)]
+    assert one.health == other.health
+    assert one.health.last_success_at == NOON + SECOND
+    assert one.cursor == other.cursor == claims[short.gid].page[0].position
+    logged = [[entry.attempt for entry in await case.attempts(gid)] for gid in (short.gid, whole.gid)]
+    assert logged[0] == logged[1]
+    assert {gid: fields(claim) for gid, claim in (await case.claimed(now=NOON + SECOND)).items()} == {
+        short.gid: ["b"],
+        whole.gid: ["b"],
+    }
+
+
+async def test_a_lease_is_kept_for_what_is_left_of_a_page(case: Case) -> None:
+    """Under the same fence, for as long as it lasted; each record in between is durable."""
+    webhook = await case.establish()
+    await case.publish("a", "b", "c")
+    claim = await case.only()
+    webhook_id = claim.lease.webhook
+    for events in (1, 2):
+        record = steady(claim, now=NOON + events, events=events, onward=True)
+        assert await case.store.record([record]) == Recorded(1, frozenset({webhook_id}))
+        assert (await case.webhook(webhook.gid)).cursor == claim.page[events - 1].position
+        assert await case.claimed() == {}
+    assert await case.store.record([steady(claim, now=NOON + 3, events=3)]) == Recorded(1)
+    assert len(await case.attempts(webhook.gid)) == 3
+    await case.publish("d")
+    again = await case.only(now=NOON + SECOND)
+    assert fields(again) == ["d"]
+    assert again.lease.fence == claim.lease.fence + 1
+
+
+async def test_a_kept_lease_runs_out_as_it_would_have(case: Case) -> None:
+    await case.establish()
+    await case.publish("a", "b")
+    claim = await case.only()
+    await case.record(steady(claim, now=NOON + SECOND, events=1, onward=True))
+    assert await case.claimed(now=NOON + LEASE - 1) == {}
+    assert fields(await case.only(now=NOON + LEASE)) == ["b"]
+    assert await case.record(steady(claim, now=NOON + LEASE, events=2)) == 0
+
+
+@pytest.mark.parametrize("what", ["filters", "deleted", "access lost"])
+async def test_a_lease_is_not_kept_for_what_was_decided_anew(case: Case, what: str) -> None:
+    """The delivery itself counts; the next one is claimed, or not, as things stand now."""
+    webhook = await case.establish()
+    others = await case.establish("http://receiver.example/other")
+    await case.publish("a", "b")
+    claims = await case.claimed()
+    if what == "filters":
+        await case.store.replace_filters(webhook.gid, [Filter(resource_type="story")])
+    elif what == "deleted":
+        await case.store.remove_webhook(webhook.gid, now=NOON)
+    else:
+        await case.store.add_token(token("t"), digest=b"t")
+        await case.store.revoke_token("t", now=NOON)
+    records = [steady(claim, now=NOON + SECOND, events=1, onward=True) for claim in claims.values()]
+    kept = frozenset() if what == "access lost" else frozenset({claims[others.gid].lease.webhook})
+    assert await case.store.record(records) == Recorded(2, kept)
+    assert len(await case.attempts(webhook.gid)) == 1
+    claimed = await case.claimed(now=NOON + MINUTE)
+    assert (webhook.gid in claimed) == (what == "filters")
+
+
+async def test_a_stale_record_keeps_no_lease(case: Case) -> None:
+    await case.establish()
+    await case.publish("a", "b")
+    stale = await case.only()
+    claim = await case.only(now=NOON + LEASE)
+    assert await case.store.record([steady(stale, now=NOON + LEASE, events=1, onward=True)]) == Recorded(0)
+    assert await case.record(steady(claim, now=NOON + LEASE, events=2)) == 1
 
 
 async def test_many_are_recorded_at_once(case: Case) -> None:

@@ -17,13 +17,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from msgspec import structs
+
 from tidings.delivery import LATENESS_TOLERATED, Policy
-from tidings.dispatcher.attempt import Clocks, Means, Sending, Unseal, conclude, delivery_id, prepare
-from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder
+from tidings.dispatcher.attempt import Clocks, Means, Sending, Unseal, conclude, delivery_id, go_on, prepare
+from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder, log
 from tidings.dispatcher.slots import Slots
 from tidings.errors import StoreUnavailable
 from tidings.limits import CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND
-from tidings.model import Claim, Claimed, ClaimRequest, Micros, Post, Record, Reply
+from tidings.model import Claim, Claimed, ClaimRequest, Lease, Micros, Post, Record, Reply
 from tidings.store import Engine
 
 __all__ = ["Clocks", "Dispatcher", "Unseal", "delivery_id"]
@@ -50,12 +52,14 @@ class Dispatcher:
         self._holder: int | None = None
         self._wake = asyncio.Event()
         self._draining = False
-        # While the store is asked for claims, the webhooks (their gids) that ended meanwhile.
+        # The webhooks (their gids) that ended while the store was asked for them.
         self._claiming = False
         self._withdrawn: set[str] = set()
-        self._recorder = Recorder(store, self._slots, freed=self.wake)
+        self._recorder = Recorder(store, recorded=self._recorded, freed=self.wake)
         # Replies on their way.
         self._replies: set[asyncio.Future[Reply]] = set()
+        # Deliveries whose record asks to keep its lease, until it is durable.
+        self._going_on: dict[Lease, Sending] = {}
         # A mistake of ours, made where nobody waits: `run` raises it.
         self._mistake: BaseException | None = None
         # When the loop last turned, by the clock that only goes forward: readiness looks at it.
@@ -68,8 +72,8 @@ class Dispatcher:
         self._wake.set()
 
     def withdraw(self, gid: str) -> None:
-        """Say that a webhook has ended: what is being claimed for it this moment is not started."""
-        if self._claiming:
+        """Say that a webhook has ended: what the store is asked for this moment is not started."""
+        if self._claiming or any(sent.claim.gid == gid for sent in self._going_on.values()):
             self._withdrawn.add(gid)
 
     @property
@@ -105,12 +109,12 @@ class Dispatcher:
         claims = (await self._claim()).claims
         records: list[Record] = []
         for claim in claims:
-            self._begin(claim, records.append)
+            self._begin(claim, lambda record, _: records.append(structs.replace(record, onward=False)))
         await asyncio.gather(*self._replies)
         self._raise_mistake()
         await self._store.record(records)
         for claim in claims:
-            self._slots.release(claim.lease.webhook)
+            self._slots.release(claim.lease)
         return len(claims)
 
     def drain(self) -> None:
@@ -162,14 +166,14 @@ class Dispatcher:
         if self._draining:
             # The drain began while this was claimed: it is not started, and goes back with the holder's leases.
             for claim in claimed.claims:
-                self._slots.release(claim.lease.webhook)
+                self._slots.release(claim.lease)
             return False
         for claim in claimed.claims:
-            self._begin(claim, self._recorder.add)
+            self._begin(claim, self._to_record)
         return bool(claimed.claims) or claimed.behind
 
     async def _claim(self) -> Claimed:
-        self._withdrawn.clear()
+        self._withdrawn.intersection_update(sent.claim.gid for sent in self._going_on.values())
         self._claiming = True
         try:
             claimed = await self._store.claim(self._request())
@@ -229,27 +233,45 @@ class Dispatcher:
 
     # -- one attempt -------------------------------------------------------------------------------
 
-    def _begin(self, claim: Claim, take: Callable[[Record], None]) -> None:
+    def _begin(self, claim: Claim, take: Callable[[Record, Sending | None], None]) -> None:
         """Send what a claim is for. `take` gets its record: now if nothing is sent, else when the reply has come."""
         step = prepare(claim, self._means, withdrawn=claim.gid in self._withdrawn)
         if isinstance(step, Record):
-            take(step)
+            take(step, None)
             return
         reply = asyncio.ensure_future(self._means.post(step.delivery))
         self._replies.add(reply)
         reply.add_done_callback(partial(self._replied, step, take))
 
-    def _replied(self, sent: Sending, take: Callable[[Record], None], reply: asyncio.Future[Reply]) -> None:
+    def _replied(
+        self, sent: Sending, take: Callable[[Record, Sending | None], None], reply: asyncio.Future[Reply]
+    ) -> None:
         self._replies.discard(reply)
         if reply.cancelled():
             return
         try:
-            take(conclude(sent, reply.result(), self._means))
+            take(conclude(sent, reply.result(), self._means), sent)
         except (
             Exception
         ) as error:  # nothing a target does raises: it is ours, and nobody waits here to hear of it
             self._mistake = error
             self.wake()
+
+    def _to_record(self, record: Record, sent: Sending | None) -> None:
+        if record.onward and sent is not None:
+            self._going_on[record.lease] = sent
+        self._recorder.add(record)
+
+    def _recorded(self, record: Record, kept: bool) -> None:
+        """A record is durable: the next batch of its page takes the slot, or it is free."""
+        log(self._slots.claims[record.lease], record)
+        sent = self._going_on.pop(record.lease, None) if record.onward else None
+        if sent is None or not kept or self._draining:
+            self._slots.release(record.lease)
+            return
+        claim = go_on(sent, record)
+        self._slots.go_on(claim)
+        self._begin(claim, self._to_record)
 
     def _raise_mistake(self) -> None:
         if self._mistake is not None:

@@ -8,16 +8,19 @@ Between the two the dispatcher posts. There is no task per delivery: what has to
 
 import hashlib
 import logging
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tidings import delivery as policies
 from tidings import signing
 from tidings.delivery import Policy
-from tidings.limits import ATTEMPT_EXCERPT_BYTES_MAX, MICROSECONDS_PER_SECOND
+from tidings.limits import ATTEMPT_EXCERPT_BYTES_MAX, BATCHES_PER_LEASE_MAX, MICROSECONDS_PER_SECOND
 from tidings.matching import accepts
 from tidings.model import (
     Answer,
@@ -44,6 +47,8 @@ from tidings.sealing import UnsealError
 from tidings.wire.events import envelope
 
 _RESULTS: Final = {Delivered: "delivered", Refused: "refused", Gone: "gone"}
+
+_position = attrgetter("position")
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +127,30 @@ def conclude(sent: Sending, reply: Reply, means: Means) -> Record:
     return _settle(sent.claim, sent.batch, reply, means, name=sent.name, started=sent.started, took=took)
 
 
+def go_on(sent: Sending, record: Record) -> Claim:
+    """What is to be done next under a lease that was kept: the claim, less what was delivered of its page."""
+    claim = sent.claim
+    read = bisect_right(claim.page, record.cursor, key=_position)
+    return replace(
+        claim,
+        cursor=record.cursor,
+        batch_end=None,
+        health=record.verdict.health,
+        page=claim.page[read:],
+        delivered=claim.delivered + 1,
+    )
+
+
+def _may_go_on(claim: Claim, batch: Batch, now: Micros, policy: Policy) -> bool:
+    """Whether more of the page may be sent under the same lease, once this batch was delivered."""
+    return (
+        bool(claim.page)
+        and claim.page[-1].position > batch.end
+        and claim.delivered + 1 < BATCHES_PER_LEASE_MAX
+        and now + policy.delivery_timeout <= claim.lease.until
+    )
+
+
 def _cut(claim: Claim, policy: Policy) -> Batch:
     return policies.cut(
         claim.page,
@@ -155,6 +184,7 @@ def _unsent(claim: Claim, health: Health, *, cursor: Position, now: Micros) -> R
         epoch=claim.epoch,
         attempt=None,
         settled_at=now,
+        steady=health is claim.health and not health.failures and claim.batch_end is None,
     )
 
 
@@ -181,6 +211,13 @@ def _settle(
         policy=means.policy,
     )
     delivered = isinstance(outcome, Delivered)
+    before, after = claim.health, verdict.health
+    steady = (
+        delivered
+        and not before.failures
+        and claim.batch_end is None
+        and after.heartbeat_at == before.heartbeat_at
+    )
     return Record(
         lease=claim.lease,
         verdict=verdict,
@@ -189,6 +226,8 @@ def _settle(
         epoch=claim.epoch,
         attempt=_logged(batch, reply, outcome, name=name, started=started, took=took),
         settled_at=now,
+        steady=steady,
+        onward=steady and _may_go_on(claim, batch, now, means.policy),
     )
 
 

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tidings.dispatcher.slots import Slots
 from tidings.errors import StoreUnavailable
 from tidings.limits import RECORD_MAX
 from tidings.model import Claim, End, Record
@@ -18,11 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Takes records in any order, writes what waits, frees the slots. `freed` is called each time some are free."""
+    """Takes records in any order and writes what waits.
 
-    def __init__(self, store: Engine, slots: Slots, *, freed: Callable[[], None]) -> None:
+    `recorded` is told of each record once it is durable, and whether its lease was kept; `freed` is called each time
+    some were told.
+    """
+
+    def __init__(
+        self, store: Engine, *, recorded: Callable[[Record, bool], None], freed: Callable[[], None]
+    ) -> None:
         self._store = store
-        self._slots = slots
+        self._recorded = recorded
         self._freed = freed
         self._waiting: list[Record] = []
         self._something = asyncio.Event()
@@ -40,27 +45,26 @@ class Recorder:
             self._something.clear()
             while self._waiting:
                 records, self._waiting = self._waiting[:RECORD_MAX], self._waiting[RECORD_MAX:]
-                await self._write(records)
+                kept = await self._write(records)
                 for record in records:
-                    _log(self._slots.claims[record.lease.webhook], record)
-                    self._slots.release(record.lease.webhook)
+                    self._recorded(record, record.onward and record.lease.webhook in kept)
                 self._freed()
 
-    async def _write(self, records: Sequence[Record]) -> None:
+    async def _write(self, records: Sequence[Record]) -> frozenset[int]:
         """Keep trying: what the network has seen must be written, and nothing is claimed before it is."""
         while True:
             try:
-                await self._store.record(records)
+                recorded = await self._store.record(records)
             except StoreUnavailable as error:
                 self.failing = True
                 logger.error("%d attempts wait to be recorded: %s", len(records), error)
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
             else:
                 self.failing = False
-                return
+                return recorded.onward
 
 
-def _log(claim: Claim, record: Record) -> None:
+def log(claim: Claim, record: Record) -> None:
     """One line per failed attempt and per end; successes are in the log of attempts."""
     attempt = record.attempt
     if attempt is None or attempt.result == "delivered":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from tidings.model import Claim, Micros
+from tidings.model import Claim, Lease, Micros
 
 # Failing webhooks, and each origin, get at most this fraction of the slots.
 SHARE: Final = 4
@@ -11,10 +11,14 @@ SHARE: Final = 4
 
 @dataclass(slots=True)
 class Slots:
-    """What is in flight. A slot is taken when its claim is made, and free again when its record is durable."""
+    """What is in flight. A slot is taken when its claim is made, and free again when its record is durable.
+
+    Kept by lease, not by webhook: a claim may come before the word that the record of the lease before it is durable,
+    where both were of one commit.
+    """
 
     total: int
-    claims: dict[int, Claim] = field(default_factory=dict)
+    claims: dict[Lease, Claim] = field(default_factory=dict)
     # How many each origin has in flight; only those that have any.
     origins: dict[int, int] = field(default_factory=dict)
     failing: int = 0
@@ -36,15 +40,19 @@ class Slots:
         oldest = next(iter(self.claims.values()), None)
         if oldest is None or now < oldest.lease.until <= now + lease:
             return ()
-        return tuple(self.claims)
+        return tuple({each.webhook: None for each in self.claims})
 
     def take(self, claim: Claim) -> None:
-        self.claims[claim.lease.webhook] = claim
+        self.claims[claim.lease] = claim
         self.origins[claim.origin] = self.origins.get(claim.origin, 0) + 1
         self.failing += bool(claim.health.failures)
 
-    def release(self, webhook: int) -> None:
-        claim = self.claims.pop(webhook)
+    def go_on(self, claim: Claim) -> None:
+        """The next batch takes the place of the one before it, under the same lease."""
+        self.claims[claim.lease] = claim
+
+    def release(self, lease: Lease) -> None:
+        claim = self.claims.pop(lease)
         self.failing -= bool(claim.health.failures)
         left = self.origins[claim.origin] - 1
         if left:

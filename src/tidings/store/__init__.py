@@ -23,6 +23,7 @@ from tidings.model import (
     Published,
     Quotas,
     Record,
+    Recorded,
     Resource,
     ResourceDraft,
     Token,
@@ -151,10 +152,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def record(self, records: Sequence[Record]) -> int:
+    async def record(self, records: Sequence[Record]) -> Recorded:
         """Write what claims came to, and release them; durable when this returns.
 
-        A record whose fence is stale changes nothing. Gives how many counted.
+        A record whose fence is stale changes nothing. One that asks for it keeps its lease, unless what lies behind
+        the cursor has been decided anew since the claim, or nothing may be delivered any more.
         """
         ...
 

@@ -32,6 +32,7 @@ from tidings.model import (
     Published,
     Quotas,
     Record,
+    Recorded,
     Resource,
     ResourceDraft,
     Token,
@@ -222,7 +223,7 @@ class SqliteStore:
     async def claim(self, request: ClaimRequest) -> Claimed:
         return await self._write(lambda connection: claiming.claim(connection, request), Rank.CLAIM)
 
-    async def record(self, records: Sequence[Record]) -> int:
+    async def record(self, records: Sequence[Record]) -> Recorded:
         return await self._write(lambda connection: recording.record(connection, records), Rank.RECORD)
 
     async def next_due_at(self) -> Micros | None:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tidings.limits import BATCH_BYTES_MAX, MARK_MAX, SCAN_MAX
+from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, MARK_MAX, SCAN_MAX
 from tidings.model import Claim, Claimed, ClaimRequest, Event, Health, Lease, Micros
 from tidings.store.sqlite.rows import (
     dump_set,
@@ -180,12 +180,12 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claimed:
     until = request.now + request.lease
     webhooks = dump_set(chosen)
     connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
-    # Without filters every event is taken, so a batch and one more is all that can be of use.
-    first = min(_FIRST_EVENTS, request.batch_max + 1)
+    # Without filters every event is taken, so what one lease may deliver and one more is all that can be of use.
+    most = BATCHES_PER_LEASE_MAX * request.batch_max + 1
+    first = min(_FIRST_EVENTS, most)
     (rows,) = connection.execute(CLAIMED, {"webhooks": webhooks, "first": first}).fetchone()
     claims = tuple(
-        _load_claim(connection, row, until=until, first=first, batch_max=request.batch_max)
-        for row in _decode_claims(rows)
+        _load_claim(connection, row, until=until, first=first, most=most) for row in _decode_claims(rows)
     )
     return Claimed(claims, behind)
 
@@ -251,12 +251,13 @@ class _Choice:
 
 
 def _load_claim(
-    connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, first: int, batch_max: int
+    connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, first: int, most: int
 ) -> Claim:
     filters = load_filters(row.filters)
     page = _load_page(row.page or [])
     more = len(page) == first
-    most = SCAN_MAX if filters else batch_max + 1
+    if filters:
+        most = SCAN_MAX
     if more and first < most:
         page, more = _read_page(connection, row, most=most)
     return Claim(

@@ -15,7 +15,8 @@ from tidings.limits import IDEMPOTENCY_LIFETIME
 from tidings.model import EventDraft, Idempotency, Keeping, Micros, Publication, Published
 from tidings.store.sqlite.claiming import mark
 from tidings.store.sqlite.places import Places, referenced
-from tidings.store.sqlite.rows import dump_set, end_of_log, read_meta
+from tidings.store.sqlite.rows import end_of_log, read_meta
+from tidings.store.sqlite.sets import SetStatement
 from tidings.wire import events as wire
 
 # Rows deleted in one transaction of trimming: a few milliseconds.
@@ -78,12 +79,14 @@ def _repeated(
     return Published(accepted, last)
 
 
-_EVENTS: Final = f"""
-    INSERT INTO events SELECT
-    {", ".join(f"json_extract(value, '$[{place}]')" for place in range(11))},
-    CAST(json_extract(value, '$[11]') AS BLOB)
-    FROM json_each(?)
-"""
+_EVENT: Final = (
+    "position, workspace, resource, resource_type, resource_subtype, action, field, external_id, created_at, "
+    "accepted_at, scopes, wire"
+)
+_EVENTS: Final = SetStatement(
+    f"INSERT INTO events ({_EVENT}) SELECT {_EVENT} FROM {{rows}} WHERE position IS NOT NULL",
+    *_EVENT.split(", "),
+)
 
 _SCOPES: Final = """
     INSERT INTO event_scopes (scope, position)
@@ -127,11 +130,11 @@ def _append(
                 created_at,
                 now,
                 places.scopes(hierarchy, draft.resource, draft.parent),
-                wire.render(draft, resource=resource, parent=parent, created_at=created_at).decode(),
+                wire.render(draft, resource=resource, parent=parent, created_at=created_at),
             )
         )
     if rows:
-        connection.execute(_EVENTS, (dump_set(rows),))
+        _EVENTS.run(connection, rows)
         connection.execute(_SCOPES, (end,))
     return last
 
