@@ -21,11 +21,8 @@ class SetStatement:
 
     def __init__(self, template: str, *columns: str) -> None:
         self._columns = columns
-        self._statements = {size: template.replace("{rows}", self._table(size)) for size in SIZES}
-
-    def sql(self, size: int = SIZES[0]) -> str:
-        """The statement for a set of this size, one of `SIZES`."""
-        return self._statements[size]
+        # The statement for a set of each size.
+        self.statements = {size: template.replace("{rows}", self._table(size)) for size in SIZES}
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> int:
         """Run it on these rows; gives how many rows of tables it changed."""
@@ -38,7 +35,7 @@ class SetStatement:
             size = next(size for size in SIZES if size >= len(part))
             values = list(chain.from_iterable(part))
             assert len(values) == width * len(part), "a row has a value for each column"
-            yield self._statements[size], values + [None] * (width * (size - len(part)))
+            yield self.statements[size], values + [None] * (width * (size - len(part)))
 
     def _table(self, size: int) -> str:
         named = ", ".join(f"column{place} AS {name}" for place, name in enumerate(self._columns, 1))
