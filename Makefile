@@ -65,6 +65,13 @@ check: $(DEV) ## Look at format, lint, types and layers; mend nothing
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-cache
 
+# Worlds that `make sim` runs.
+SEEDS ?= 1000
+
+.PHONY: sim
+sim: $(DEV) ## Run SEEDS simulated worlds on all cores, and check every invariant in each
+	@$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
 .PHONY: bench
 bench: $(DEV) ## Measure, each figure beside a yardstick of the same run (some minutes; wrk and nginx help)
 	@$(BIN)/python -m bench $(ARGS)
