@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -508,9 +508,20 @@ class Observer:
                 self.note("stale", done.process, hook.gid, record.lease.fence, hook.fence)
                 continue
             counted += 1
-            self._record(hook, hook.turns[hook.fence], record, done.process)
-        if counted != done.result:
-            self.fail("fence", f"{done.result} records counted, {counted} had the fence")
+            turn = hook.turns[hook.fence]
+            self._record(hook, turn, record, done.process)
+            if record.onward and hook.number in done.result.onward:
+                self._go_on(hook, turn)
+        if counted != done.result.counted:
+            self.fail("fence", f"{done.result.counted} records counted, {counted} had the fence")
+
+    def _go_on(self, hook: Hook, turn: Turn) -> None:
+        """The lease is kept for the next batch of what was read under it, unless that was decided anew."""
+        self.seen["went_on"] += 1
+        if hook.version != turn.version or hook.ended is not None or hook.stopped_since is not None:
+            self.fail("ended", "a lease was kept though the webhook ended, stopped or has new filters", hook)
+        turn = replace(turn, index=self._index, cursor=hook.cursor, posted=False, numbers=(), heard=None)
+        hook.turns[hook.fence] = hook.leased = turn
 
     def _record(self, hook: Hook, turn: Turn, record: Record, process: Process) -> None:
         hook.leased = None

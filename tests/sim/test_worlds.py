@@ -22,7 +22,7 @@ SEEDS = range(300)
 # What must have been seen in some of them, or the worlds are too tame to show anything.
 BEHAVIOURS = {
     *("delivered", "heartbeat", "retried", "recovered", "expired", "gone", "same_bytes", "took_unseen"),
-    *("retry_after", "dropped_turn", "removed", "removed_in_flight", "stopped", "resumed"),
+    *("retry_after", "dropped_turn", "went_on", "removed", "removed_in_flight", "stopped", "resumed"),
     *("filters_replaced", "filters_in_flight", "moved", "resource_deleted", "diamond"),
     *("idempotent_repeat", "repeated_id", "trimmed", "lost_events", "handshake_refused", "unavailable"),
     *("refused duplicate_webhook", "refused quota_per_resource", "refused quota_per_owner"),
