@@ -132,6 +132,11 @@ class Service:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """What the process ended with; None while it runs."""
+        return self._running().poll()
+
     def start(self, *, ready: bool = True) -> None:
         """Start the process; unless told otherwise, wait until it says that it is ready."""
         assert self._process is None, "already started"

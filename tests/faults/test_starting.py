@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,10 @@ def test_what_goes_wrong_once_tasks_run_is_told_in_a_line_too(tmp_path: Path) ->
     for number in range(1, 5):
         (tmp_path / f"tidings.db-holder-{number}").mkdir()
     refused(serve(tmp_path), "tidings.db-holder-", "cannot be opened")
+
+
+def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
+    serves(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "tidings.db")) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    refused(serve(tmp_path), "written by a newer Tidings (schema 999; this version knows", "Upgrade")

@@ -4,11 +4,13 @@ import asyncio
 import base64
 import gc
 import logging
+import os
 import random
 import resource
+import threading
 import time
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import uvloop
 
@@ -107,14 +109,41 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     Errors of ours that end tasks within it come as they were raised, not in groups: they are told to people.
     """
     gc.set_threshold(GC_THRESHOLD)
+    threading.excepthook = _end_with_thread
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_make_loop) as runner:
             return runner.run(main)
     except ExceptionGroup as group:
         ours, rest = group.split(TidingsError)
         if ours is None or rest is not None:
             raise
         raise _first(ours) from None
+
+
+def _make_loop() -> asyncio.AbstractEventLoop:
+    loop = uvloop.new_event_loop()
+    loop.set_exception_handler(_end_without_memory)
+    return loop
+
+
+def _end_without_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Whatever met the end of memory was given up halfway, and the next will be: a process afresh does better."""
+    if isinstance(context.get("exception"), MemoryError):
+        _end("out of memory")
+    loop.default_exception_handler(context)
+
+
+def _end_with_thread(failure: threading.ExceptHookArgs) -> None:
+    """What waits for a thread that died would wait for ever."""
+    _end(f"{failure.thread.name if failure.thread else 'a thread'} died: {failure.exc_value!r}")
+
+
+def _end(why: str) -> NoReturn:
+    """End this process at once, as a kill would: nothing that was acknowledged is lost by that."""
+    try:
+        logger.critical("%s; the process ends", why)
+    finally:
+        os._exit(1)
 
 
 def _first(group: ExceptionGroup[TidingsError]) -> TidingsError:

@@ -5,6 +5,7 @@ Routing comes before authentication, authentication before the body is read (con
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,6 +125,10 @@ class Desk:
         """Answer an error nobody foresaw, and log it under a phrase the caller can quote."""
         phrase = self._new_phrase()
         logger.exception("%s %s failed: %s", request.method, request.url.path, phrase)
+        error = sys.exception()
+        if isinstance(error, MemoryError):
+            # Not this request's alone: who runs the loop decides.
+            asyncio.get_running_loop().call_exception_handler({"message": phrase, "exception": error})
         return answers.server_error(phrase)
 
 

@@ -83,7 +83,8 @@ class SqliteStore:
         try:
             return await loop.run_in_executor(self._readers, self._read_in_thread, unit)
         except RuntimeError as error:
-            raise StoreUnavailable("the store is closed") from error
+            # It is closed, or there is no memory for another thread.
+            raise StoreUnavailable(f"the store cannot be read: {error}") from error
 
     def _read_in_thread(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
