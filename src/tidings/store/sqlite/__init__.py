@@ -65,6 +65,7 @@ class SqliteStore:
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
         self._local = threading.local()
+        self._closed = False
         # Every reader's connection, for closing: a thread's own are out of reach from outside.
         self._reading: list[sqlite3.Connection] = []
         self._watch = None if path == MEMORY else schema.connect(path, readonly=True)
@@ -83,8 +84,9 @@ class SqliteStore:
         try:
             return await loop.run_in_executor(self._readers, self._read_in_thread, unit)
         except RuntimeError as error:
-            # It is closed, or there is no memory for another thread.
-            raise StoreUnavailable(f"the store cannot be read: {error}") from error
+            # Or there is no memory for another thread.
+            why = "the store is closed" if self._closed else f"the store cannot be read: {error}"
+            raise StoreUnavailable(why) from error
 
     def _read_in_thread(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -111,6 +113,7 @@ class SqliteStore:
         await self._write(lambda connection: write_meta(connection, "checked", 1))
 
     async def close(self) -> None:
+        self._closed = True
         await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
         for connection in self._reading:
