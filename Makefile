@@ -7,6 +7,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8080
 # More for `make serve` and `make test`, such as ARGS='--speed 3600' or ARGS='-k signing'.
 ARGS ?=
+# How long `make fuzz` tries.
+SECONDS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,6 +59,10 @@ serve: $(RUN) ## Serve on http://127.0.0.1:8080 in sandbox mode
 .PHONY: test
 test: $(DEV) sdks ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(DEV) ## Fuzz targets and responses for SECONDS (60)
+	@$(BIN)/python -m tests.fuzz $(SECONDS)
 
 .PHONY: check
 check: $(DEV) ## Look at format, lint, types and layers; mend nothing

@@ -38,50 +38,21 @@ HOST_CHARS_MAX: Final = 253
 # Distinct targets whose verdict is remembered; one is a kilobyte or two.
 REMEMBERED_MAX: Final = 1_024
 
-DENIED_PORTS: Final = frozenset(
-    (
-        *(21, 22, 23, 3389, 5900, 5985, 5986),  # FTP, shells, remote desktops
-        *(25, 110, 143, 465, 587, 993, 995, 2525),  # mail
-        *(53, 111, 119, 123, 161, 389, 636),  # DNS, RPC, news, time, SNMP, directories
-        *(
-            135,
-            137,
-            138,
-            139,
-            445,
-            512,
-            513,
-            514,
-            515,
-            548,
-            631,
-            873,
-            2049,
-        ),  # file shares, r-commands, printers
-        *(2375, 2376, 2379, 2380, 10250),  # container engines and their stores
-        *(
-            1433,
-            1521,
-            3306,
-            5432,
-            5433,
-            6379,
-            6380,
-            6432,
-            7687,
-            9042,
-            9200,
-            9300,
-            11211,
-            27017,
-            27018,
-            27019,
-            50000,
-        ),
-    )
-)
-"""Ports where something answers that takes commands and is not HTTP, or has no business being called: mail, shells,
-databases. The last row is databases and caches."""
+# fmt: off
+DENIED: Final[dict[str, tuple[int, ...]]] = {
+    "shells, desktops, file transfer": (21, 22, 23, 512, 513, 514, 873, 3389, 5900, 5985, 5986),
+    "mail and news": (25, 110, 119, 143, 465, 587, 993, 995, 2525),
+    "names, directories, time, management": (53, 111, 123, 161, 389, 636),
+    "file shares and printers": (135, 137, 138, 139, 445, 515, 548, 631, 2049),
+    "container engines and their stores": (2375, 2376, 2379, 2380, 10250),
+    "databases and caches": (
+        1433, 1521, 3306, 5432, 5433, 6379, 6380, 6432, 7687, 9042, 9200, 9300, 11211, 27017, 27018, 27019, 50000,
+    ),
+}
+# fmt: on
+"""Ports where something answers that takes commands and is not HTTP, or has no business being called, by what it is."""
+
+DENIED_PORTS: Final = frozenset(port for ports in DENIED.values() for port in ports)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,24 @@ def test_a_registered_range_is_refused_from_its_first_address_to_its_last(networ
         assert judge_address(str(address), STRICT) is not None
 
 
-# Both neighbours of each range that has public ones.
+def registered(address: IPv4Address | IPv6Address) -> bool:
+    """Whether it lies in a range of the registries, or is refused by name."""
+    ranges = (ip_network(network) for network in REGISTRY_V4 + REGISTRY_V6)
+    return any(address in each for each in ranges) or str(address) in METADATA
+
+
+@pytest.mark.parametrize("network", REGISTRY_V4 + REGISTRY_V6)
+def test_a_range_ends_where_it_is_registered_to_end(network: str) -> None:
+    """The neighbours on both sides are allowed, unless another range begins there."""
+    parsed = ip_network(network)
+    kind, last = type(parsed[0]), (1 << parsed.max_prefixlen) - 1
+    for bits in (int(parsed[0]) - 1, int(parsed[-1]) + 1):
+        if 0 <= bits <= last:
+            neighbour = kind(bits)
+            assert (judge_address(neighbour, STRICT) is None) == (not registered(neighbour)), neighbour
+
+
+# Neighbours that are known to be public, range by range.
 OUTSIDE = words(
     """
     1.0.0.0 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255 169.255.0.0

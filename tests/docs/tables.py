@@ -13,6 +13,7 @@ import click
 
 from tidings.cli import main
 from tidings.config import describe
+from tidings.targets import DENIED
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 # What stands between `<!-- made: NAME -->` and `<!-- end -->` is made.
@@ -64,7 +65,13 @@ def _sections(command: click.Command, path: str) -> Iterator[str]:
         yield ""
 
 
-MAKERS: Final = {"settings": settings, "commands": commands}
+def ports() -> str:
+    """The ports that nothing is sent to, by what answers there."""
+    rows = [f"| {kind} | {', '.join(map(str, numbers))} |" for kind, numbers in DENIED.items()]
+    return "\n".join(["| what answers there | ports |", "| --- | --- |", *rows])
+
+
+MAKERS: Final = {"settings": settings, "commands": commands, "ports": ports}
 
 
 def made(text: str) -> str:
