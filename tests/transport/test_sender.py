@@ -292,6 +292,32 @@ async def test_one_origin_gets_no_more_than_its_share(make_sender: MakeSender) -
         assert target.open_most == target.connections == 2
 
 
+async def test_a_lane_is_kept_for_a_delivery_that_has_not_begun(make_sender: MakeSender) -> None:
+    """The last exchange of an origin ends between a delivery's post and its first step: both still share one lane."""
+    sender = make_sender(concurrency=8, per_origin=1, idle_seconds=0.05)
+    async with listening(slowly) as target:
+        answer(await post(sender, target.url()))
+        first = sender.post(delivery(target.url()))
+        second = asyncio.ensure_future(sender.post(delivery(target.url())))
+        first.cancel()
+        third = asyncio.ensure_future(sender.post(delivery(target.url())))
+        for reply in await asyncio.gather(second, third):
+            answer(reply)
+        # The cancelled one's connection may still look open to the target when the next is.
+        assert target.open_most <= 2
+        await until(lambda: sender.open_connections == 0)
+        assert sender._pool.lane_count == 0
+
+
+async def test_a_delivery_cancelled_before_it_begins_leaves_no_lane(sender: Sender) -> None:
+    async with answering() as target:
+        task = asyncio.ensure_future(sender.post(delivery(target.url())))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: sender._pool.lane_count == 0)
+        assert target.connections == 0
+
+
 async def test_all_origins_together_get_no_more_than_the_concurrency(make_sender: MakeSender) -> None:
     sender = make_sender(concurrency=3, per_origin=2, connections=3)
     running = most = 0

@@ -14,11 +14,13 @@ CONNECTION_AGE_MAX_SECONDS: Final = 600.0
 class Lane:
     """What goes to one origin: how many exchanges are in flight, which connections wait for the next."""
 
-    __slots__ = ("gate", "idle", "origin")
+    __slots__ = ("gate", "idle", "origin", "tasks")
 
     def __init__(self, origin: str, limit: int) -> None:
         self.origin = origin
         self.gate = Gate(limit)
+        # Deliveries that are tasks, begun or not: the gate does not know of one before its first step.
+        self.tasks = 0
         # The last one used is the likeliest to be alive; those at the bottom grow old and go.
         self.idle: list[Connection] = []
 
@@ -93,7 +95,7 @@ class Pool:
 
     def drop_unused(self, lane: Lane) -> None:
         """Forget a lane that nobody is in and nothing waits in; there are as many as targets in use."""
-        if not lane.idle and lane.gate.unused:
+        if not lane.idle and not lane.tasks and lane.gate.unused:
             self._lanes.pop(lane.origin, None)
 
     def close(self) -> None:

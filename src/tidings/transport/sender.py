@@ -92,7 +92,10 @@ class Sender:
             if self._gate.try_enter():
                 return Exchange(self, lane, order, self._pool.take(lane))
             lane.gate.leave()
-        return self._loop.create_task(self._post_in_turn(lane, order))
+        lane.tasks += 1
+        task = self._loop.create_task(self._post_in_turn(lane, order))
+        task.add_done_callback(lambda _: self._end_task(lane))
+        return task
 
     async def close(self) -> None:
         """Close every connection. Deliveries in flight come back without an answer: drain before."""
@@ -115,20 +118,22 @@ class Sender:
 
     async def _post_in_turn(self, lane: Lane, order: Order) -> Reply:
         """Wait for a place in the lane and one among all; then post."""
+        if not lane.gate.try_enter() and not await _enter(lane.gate, order):
+            return _busy(order)
         try:
-            if not lane.gate.try_enter() and not await _enter(lane.gate, order):
+            if not self._gate.try_enter() and not await _enter(self._gate, order):
                 return _busy(order)
             try:
-                if not self._gate.try_enter() and not await _enter(self._gate, order):
-                    return _busy(order)
-                try:
-                    return await self._exchange(lane, order)
-                finally:
-                    self._gate.leave()
+                return await self._exchange(lane, order)
             finally:
-                lane.gate.leave()
+                self._gate.leave()
         finally:
-            self._pool.drop_unused(lane)
+            lane.gate.leave()
+
+    def _end_task(self, lane: Lane) -> None:
+        """A task has ended, even if it was cancelled before it began."""
+        lane.tasks -= 1
+        self._pool.drop_unused(lane)
 
     async def _exchange(self, lane: Lane, order: Order) -> Reply:
         if lane.idle:
