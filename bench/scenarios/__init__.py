@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.results import Row
-from bench.scenarios import api, crowds, dead, rates, waits, wide
+from bench.scenarios import api, crowds, dead, hostile, rates, waits, wide
 from bench.scenarios.context import Bench
 
 Scenario = Callable[[Bench], list[Row]]
@@ -31,4 +31,5 @@ LONG: Final[dict[str, Scenario]] = {
     "dead_silent": dead.unanswered,
     "retries": dead.retries,
     "backlog": dead.backlog,
+    "neighbours": hostile.neighbours,
 }

@@ -29,6 +29,15 @@ class Sizes:
     dead: int = 10_000
     dead_seconds: float = 60.0
     publish_sizes: tuple[int, ...] = (1, 10, 100, 1_000)
+    hostile_webhooks: int = 500
+    hostile_seconds: float = 3.0
+    personalities: tuple[str, ...] = (
+        *("never accepts", "accepts and never answers", "never reads", "one byte at a time"),
+        *("endless headers", "10 000 header lines", "endless 1xx", "endless body", "gzip bomb"),
+        *("half-closes", "resets", "answers before reading", "closes after every response"),
+        *("pipelined garbage", "invalid status line", "too great a length", "two lengths that differ"),
+        *("a TLS handshake that stalls", "an expired certificate", "a certificate for another name"),
+    )
 
 
 TINY = Sizes(
@@ -46,6 +55,9 @@ TINY = Sizes(
     dead=200,
     dead_seconds=3.0,
     publish_sizes=(1, 10),
+    hostile_webhooks=20,
+    hostile_seconds=0.3,
+    personalities=("endless body",),
 )
 
 
