@@ -8,6 +8,7 @@ transactions themselves are plain functions over a connection, filed by noun:
     claiming       mark, claim                    recording     records, attempts
     waiting        when there will be work        access        tokens
     holders        who holds leases               rows          columns to model and back
+    turns          whose turn it is to write
 """
 
 import asyncio
@@ -43,6 +44,7 @@ from tidings.store.sqlite import access, claiming, establishing, log, recording,
 from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import read_meta, write_meta
+from tidings.store.sqlite.turns import Turns
 from tidings.store.sqlite.writer import Drive, GroupCommit, Rank, Writer
 
 T = TypeVar("T")
@@ -59,9 +61,15 @@ class SqliteStore:
         """`connection` is the one to write on: open, migrated, from now on the writer's. `drive` runs the commits."""
         self._path = path
         self._places = Places()
-        self._holders = Holders(None if path == MEMORY else Path(path))
+        file = None if path == MEMORY else Path(path)
+        self._holders = Holders(file)
         self._writer = drive(
-            GroupCommit(connection, reopen=partial(schema.connect, path), on_abort=self._places.reset)
+            GroupCommit(
+                connection,
+                reopen=partial(schema.connect, path),
+                on_abort=self._places.reset,
+                turns=Turns(file),
+            )
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
         self._local = threading.local()

@@ -22,6 +22,7 @@ from enum import IntEnum
 from typing import Any, Final, Protocol, TypeVar
 
 from tidings.errors import StoreUnavailable, TidingsError
+from tidings.store.sqlite.turns import Turns
 
 T = TypeVar("T")
 U = TypeVar("U", bound="Unit")
@@ -63,7 +64,9 @@ class GroupCommit:
         *,
         reopen: Callable[[], sqlite3.Connection],
         on_abort: Callable[[], None],
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._reopen = reopen
         self._on_abort = on_abort
         self.connection = connection
@@ -77,10 +80,11 @@ class GroupCommit:
         group.sort(key=_by_rank)
         try:
             self._flush(any(unit.rank is not Rank.CLAIM for unit in group))
-            self.connection.execute("BEGIN IMMEDIATE")
-            for unit in group:
-                self._run_unit(unit)
-            self.connection.execute("COMMIT")
+            with self._turns.turn():
+                self.connection.execute("BEGIN IMMEDIATE")
+                for unit in group:
+                    self._run_unit(unit)
+                self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._recover()
             self._on_abort()
@@ -93,6 +97,7 @@ class GroupCommit:
 
     def close(self) -> None:
         self.connection.close()
+        self._turns.close()
 
     def _flush(self, wanted: bool) -> None:
         if wanted is not self._flushing:
