@@ -13,7 +13,6 @@ import pytest
 from tests.serving import wait_until
 from tests.store.sqlite import turning
 from tidings.store.sqlite import SqliteStore, open_store, turns
-from tidings.store.sqlite.turns import Turns
 
 
 @pytest.fixture
@@ -66,11 +65,9 @@ async def test_a_process_that_stands_still_with_the_turn_holds_nobody_up_for_eve
 ) -> None:
     """Nor does one that was killed with it."""
     monkeypatch.setattr(turns, "WAIT_SECONDS_MAX", 0.05)
-    ours = Turns(path)
+    ours = turning.beside_others(path)
     with beside(path, "hold") as process:
         assert process.stdout is not None
-        while not ours._beside_others():
-            pass
         assert process.stdout.readline() == b"held\n"
         with ours.turn():
             assert process.poll() is None

@@ -1,6 +1,7 @@
 """A process of its own beside a test: `python -m tests.store.sqlite.turning PATH write|hold`, until it is killed."""
 
 import asyncio
+import math
 import sqlite3
 import sys
 import time
@@ -33,17 +34,21 @@ async def write(path: Path) -> None:
 
 def hold(path: Path) -> None:
     """Take the turn, and stand still."""
+    with beside_others(path).turn():
+        print("held", flush=True)
+        time.sleep(600)
+
+
+def beside_others(path: Path) -> Turns:
+    """The turns of a process that has seen another."""
     turns = Turns(path)
-    while True:
-        with turns.turn():
-            if turns._beside_others():
-                print("held", flush=True)
-                time.sleep(600)
-        time.sleep(0.001)
+    turns._others_until = math.inf
+    return turns
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     if sys.argv[2] == "write":
         asyncio.run(write(place))
-    hold(place)
+    else:
+        hold(place)
