@@ -49,8 +49,7 @@ class MakeSender(Protocol):
 @pytest.fixture
 async def resolver(names: NameServer) -> AsyncIterator[CachingResolver]:
     """Asks the test's own name server, and believes nothing for longer than it is told to."""
-    lookup = AresLookup([names.address], try_seconds=0.5, tries=1)
-    resolver = CachingResolver(lookup, ttl_min=0, negative_ttl=0)
+    resolver = CachingResolver(AresLookup([names.address]), ttl_min=0, negative_ttl=0)
     yield resolver
     await resolver.close()
 

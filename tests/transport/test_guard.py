@@ -6,7 +6,8 @@ and what it accepts is counted: that of 127.0.0.2 never accepts anything, whatev
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.serving import PROJECT, TASK, event
 from tests.transport.conftest import RULES, MakeSender
 from tests.transport.peers import SERVFAIL, Name, NameServer, Peer, Wire, listening
 from tidings.model import Delivery, Reply
+from tidings.transport import resolver
 
 GOOD = "127.0.0.1"
 BAD = "127.0.0.2"
@@ -115,24 +117,37 @@ ANSWERS = {
 answers = pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
 
 
+@contextmanager
+def giving_up(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> Iterator[None]:
+    """Where no answer will come, do not wait for long."""
+    with monkeypatch.context() as patched:
+        if answers is ANSWERS["slow"]:
+            patched.setattr(resolver, "LOOKUP_SECONDS_MAX", 0.3)
+        yield
+
+
 @answers
-async def test_at_the_handshake(place: Place, answers: Answers) -> None:
+async def test_at_the_handshake(place: Place, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     place.names.zone[NAME] = answers.name()
-    assert answers.words in await place.fails_to_establish()
+    with giving_up(monkeypatch, answers):
+        assert answers.words in await place.fails_to_establish()
     assert place.good.connections == 0
 
 
 @answers
-async def test_at_a_delivery_and_at_its_retry(place: Place, answers: Answers) -> None:
+async def test_at_a_delivery_and_at_its_retry(
+    place: Place, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.names.say(NAME, [GOOD])
     await place.edge.create(target=place.url)
     await place.publish()
     place.names.zone[NAME] = answers.name()
-    for retries in range(2):
-        await place.edge.deliver()
-        assert answers.words in await place.failure()
-        assert (await place.record())["delivery_retry_count"] == retries
-        await place.wait_for_the_retry()
+    with giving_up(monkeypatch, answers):
+        for retries in range(2):
+            await place.edge.deliver()
+            assert answers.words in await place.failure()
+            assert (await place.record())["delivery_retry_count"] == retries
+            await place.wait_for_the_retry()
     assert place.good.connections == 1, "the handshake's alone"
     # Nothing was lost: when the name is good again, so is the webhook.
     place.names.say(NAME, [GOOD])

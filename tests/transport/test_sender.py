@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,16 @@ async def test_a_header_that_would_split_the_request_is_our_own_fault(sender: Se
 )
 async def test_a_url_that_is_no_target_is_refused_and_not_raised(sender: Sender, url: str) -> None:
     trouble(await post(sender, url), Trouble.REFUSED_ADDRESS, "target: ")
+
+
+async def test_what_the_settings_close_is_refused_at_each_delivery(make_sender: MakeSender) -> None:
+    """A webhook may be older than the setting."""
+    async with answering() as target:
+        https_only = make_sender(rules=replace(RULES, require_https=True))
+        trouble(await post(https_only, target.url()), Trouble.REFUSED_ADDRESS, "Must begin with https://")
+        port_denied = make_sender(rules=replace(RULES, deny_ports=frozenset((target.port,))))
+        trouble(await post(port_denied, target.url()), Trouble.REFUSED_ADDRESS, f"Port {target.port} is not")
+        assert target.connections == 0
 
 
 async def test_nobody_listens(sender: Sender) -> None:

@@ -119,6 +119,26 @@ async def test_a_target_that_does_not_speak_tls(trusting: Sender, words: bytes) 
         trouble(await post(trusting, url), Trouble.TLS, "does not speak TLS")
 
 
+@pytest.mark.parametrize(
+    ("alert", "words"),
+    [
+        (70, "it offers no TLS version from 1.2 on"),
+        (40, "it has no cipher in common with this service"),
+        (112, "it does not know this host name"),
+    ],
+)
+async def test_what_a_target_objects_to_is_told(trusting: Sender, alert: int, words: str) -> None:
+    async def behave(wire: Wire) -> None:
+        await wire.reader.read(1)
+        # A fatal alert (RFC 8446 §6).
+        await wire.send(b"\x15\x03\x03\x00\x02\x02" + bytes((alert,)))
+        await wire.until_gone()
+
+    async with listening(behave) as target:
+        url = target.url(host="hook.test").replace("http:", "https:")
+        trouble(await post(trusting, url), Trouble.TLS, words)
+
+
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_target_that_leaves_the_handshake(trusting: Sender, reset: bool) -> None:
     async def behave(wire: Wire) -> None:
