@@ -222,6 +222,25 @@ async def test_the_library_remembers_nothing_for_long(
     await lookup.close()
 
 
+async def test_a_closed_look_up_touches_the_library_no_more(
+    names: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ares, "FORGET_SECONDS", 0.0)
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+    names.zone["slow.test"] = Name([[GOOD]], when=asyncio.Event())
+    lookup = AresLookup([names.address])
+    asking = asyncio.create_task(lookup.resolve("slow.test"))
+    await until(partial(names.was_asked, "slow.test"))
+    await lookup.close()
+    with pytest.raises((Unresolved, asyncio.CancelledError)):
+        await asking
+    # A timer that is due at once rings in one of the loop's next turns.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert faults == []
+
+
 async def test_name_servers_that_never_answer(names: NameServer) -> None:
     names.zone["silent.test"] = Name([[GOOD]], when=asyncio.Event())
     lookup = AresLookup([names.address], try_seconds=0.1, tries=1)
@@ -379,6 +398,21 @@ async def test_a_failure_is_believed_for_a_moment(negative_ttl: float, asked: in
         with pytest.raises(Unresolved, match="no such name"):
             await caching.resolve("a.test")
     assert source.asked == asked
+    await caching.close()
+
+
+@pytest.mark.parametrize(("count", "refused"), [(64, False), (65, True), (4_000, True)])
+async def test_the_addresses_of_a_name_are_bounded(count: int, refused: bool) -> None:
+    """What is refused is not remembered either: thousands of such names would fill the memory."""
+    source = Script(Resolution(tuple(f"8.8.{n >> 8}.{n & 255}" for n in range(count)), 60.0))
+    caching = CachingResolver(source, negative_ttl=60)
+    for _ in range(2):
+        if refused:
+            with pytest.raises(Unresolved, match="more than 64 addresses"):
+                await caching.resolve("a.test")
+        else:
+            assert len((await caching.resolve("a.test")).addresses) == count
+    assert source.asked == 1
     await caching.close()
 
 

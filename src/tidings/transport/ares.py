@@ -51,6 +51,7 @@ class AresLookup:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._forgetting: asyncio.TimerHandle | None = None
+        self._closed = False
         self._dns = aiodns.DNSResolver(
             nameservers=nameservers,
             loop=self._loop,
@@ -67,7 +68,7 @@ class AresLookup:
         except DNSError as error:
             raise Unresolved(_WORDS.get(error.args[0], str(error.args[1]).lower())) from None
         finally:
-            if self._forgetting is None:
+            if self._forgetting is None and not self._closed:
                 self._forgetting = self._loop.call_later(FORGET_SECONDS, self._forget)
         if not found.nodes:
             raise Unresolved("the name has no address")
@@ -85,6 +86,7 @@ class AresLookup:
         self._dns._channel.reinit()
 
     async def close(self) -> None:
+        self._closed = True
         if self._forgetting is not None:
             self._forgetting.cancel()
         await self._dns.close()

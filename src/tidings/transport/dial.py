@@ -30,8 +30,6 @@ from tidings.transport.gate import Gate
 from tidings.transport.resolver import Resolver, Unresolved
 from tidings.transport.settings import BESIDE_MAX, Proxy, SenderSettings
 
-# Addresses a name may have. All are judged, so their number is a cost.
-ADDRESSES_MAX: Final = 64
 # Addresses that are tried, the families in turn; the next begins when the last has failed or is slow (RFC 8305 §5).
 DIALLED_MAX: Final = 6
 DIAL_STAGGER_SECONDS: Final = 0.25
@@ -87,8 +85,6 @@ class Dialer:
             return self._loopbacks()
         progress.waiting_for = "The name of the target did not resolve"
         found = await self._resolve(target.host)
-        if len(found) > ADDRESSES_MAX:
-            raise Failed(Trouble.DNS, f"The target's name has more than {ADDRESSES_MAX} addresses")
         return _in_turn([_judge(address, self._rules) for address in found])
 
     async def _resolve(self, host: str) -> tuple[str, ...]:

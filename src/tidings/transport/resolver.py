@@ -16,6 +16,8 @@ TTL_MAX_SECONDS: Final = 300.0
 NEGATIVE_TTL_SECONDS: Final = 5.0
 # Names remembered; the one unused for longest goes.
 NAMES_MAX: Final = 16_384
+# Addresses a name may have: all are remembered and judged at each use. An answer of DNS has room for thousands.
+ADDRESSES_MAX: Final = 64
 # Look-ups in flight, unless told otherwise: more than there are slots for deliveries.
 LOOKUPS_MAX: Final = 1_024
 # Whoever asked has given up by then.
@@ -133,7 +135,7 @@ class CachingResolver:
         outcome: Resolution | str
         try:
             async with asyncio.timeout(LOOKUP_SECONDS_MAX):
-                outcome = await self._source.resolve(host)
+                outcome = _bounded(await self._source.resolve(host))
         except Unresolved as error:
             outcome = error.text
         except TimeoutError:
@@ -156,3 +158,9 @@ class CachingResolver:
         self._known.move_to_end(host)
         if len(self._known) > NAMES_MAX:
             self._known.popitem(last=False)
+
+
+def _bounded(found: Resolution) -> Resolution | str:
+    if len(found.addresses) > ADDRESSES_MAX:
+        return f"the name has more than {ADDRESSES_MAX} addresses"
+    return found
