@@ -44,8 +44,8 @@ class Hierarchy:
         self._above: dict[str, tuple[str, ...]] = {}
         self.changed: dict[str, Resource] = {}
 
-    def visible(self, gid: str, *, path: str) -> Resource:
-        """The resource of that gid.
+    def visible(self, gid: str, *, path: str, within: str = "") -> Resource:
+        """The resource of that gid, which was named at a path, `within` another one.
 
         Raises:
             BadRequest: it is not registered.
@@ -53,7 +53,7 @@ class Hierarchy:
         """
         resource = self._resources.get(gid)
         if resource is None:
-            raise unknown_object(path, gid)
+            raise unknown_object(f"{within}: {path}" if within else path, gid)
         self._check_access(resource)
         return resource
 

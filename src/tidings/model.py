@@ -78,8 +78,7 @@ class ResourceDraft:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """What changed, for an event whose action is `changed`. The values are wire bytes, or absent."""
 
     field: str
@@ -87,8 +86,7 @@ class Change:
     values: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventDraft:
+class EventDraft(Struct, frozen=True, kw_only=True):
     """One event as it was published: parsed and bounded, not yet placed in the hierarchy."""
 
     resource: str

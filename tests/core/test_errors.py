@@ -17,6 +17,7 @@ STATUSES = {
     "Conflict": 409,
     "TooLarge": 413,
     "TooManyRequests": 429,
+    "EqualCreate": 429,
 }
 
 

@@ -21,6 +21,8 @@ def _to_the_second(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+# All events of a publish may be of the same instant.
+@lru_cache(maxsize=64)
 def render(at: Micros) -> str:
     """Write an instant, cut to milliseconds."""
     seconds, rest = divmod(at, _SECOND)

@@ -42,11 +42,16 @@ def join(path: str, key: str) -> str:
     return f"{path}: {key}" if path else key
 
 
+def is_gid(value: str) -> bool:
+    """Whether this text is written as a resource's gid is."""
+    return _GID.fullmatch(value) is not None
+
+
 def gid(value: object, path: str) -> str:
     """A resource's gid: 1 to 64 letters, digits, `-`, `_`, `.`; wrong ones answer as recorded (contract §2.2)."""
     if not isinstance(value, str):
         raise BadRequest.at(path, f"Not a valid GID type: {json_type(value)}", code="invalid_gid_type")
-    if not _GID.fullmatch(value):
+    if not is_gid(value):
         raise BadRequest.at(path, f"Not a recognized ID: {shown(value)}", code="unrecognized_id")
     return value
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from tidings.errors import BadRequest
@@ -509,3 +509,38 @@ def test_the_envelope_of_none_is_the_heartbeat() -> None:
     """Contract §0.10."""
     assert events.envelope([]) == b'{"events":[]}'
     assert events.envelope([b"{1}", b"{2}"]) == b'{"events":[{1},{2}]}'
+
+
+# -- the quick way of reading ----------------------------------------------------------------------
+
+ODD: st.SearchStrategy[object] = st.sampled_from(
+    [None, "", "1001", "a b", "changed", "added", 7, True, [], {}, "\x00", "x" * 300]
+)
+PARTS = {
+    "resource": st.sampled_from(["1001", "a.b_c-d"]) | ODD,
+    "action": st.sampled_from(["changed", "added", "deleted"]) | ODD,
+    "user": st.sampled_from(["12345", None]) | ODD,
+    "change": st.fixed_dictionaries(
+        {}, optional={"field": st.just("name") | ODD, "action": st.just("changed") | ODD, "new_value": ODD}
+    )
+    | ODD,
+    "parent": ODD,
+    "id": ODD,
+    "more": ODD,
+}
+
+
+@given(record=st.fixed_dictionaries({}, optional=PARTS), path=st.sampled_from(["", "[3]"]))
+@example(record={"resource": "1001", "action": "added"}, path="")
+@example(
+    record={"resource": "1", "action": "changed", "user": "2", "change": {"field": "f", "action": "added"}},
+    path="",
+)
+def test_what_is_read_quickly_is_read_as_it_would_be_slowly(record: dict[str, object], path: str) -> None:
+    """Or left alone, whatever is wrong with it."""
+    quick = events._plain_event(record, path)
+    if quick is not None:
+        assert quick == events._parse_event(record, path, [])
+    plain = record.keys() <= {"resource", "action", "user"} and record.get("action") in ("added", "deleted")
+    if plain and record.get("resource") == "1001" and record.get("user") in ("12345", None):
+        assert quick is not None

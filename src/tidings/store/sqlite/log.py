@@ -106,9 +106,11 @@ def _append(
     known = _known_ids(connection, hierarchy, drafts)
     rows: list[tuple[object, ...]] = []
     for draft in drafts:
-        resource = hierarchy.visible(draft.resource, path=_path(draft, "resource"))
+        resource = hierarchy.visible(draft.resource, path="resource", within=draft.path)
         parent = (
-            None if draft.parent is None else hierarchy.visible(draft.parent, path=_path(draft, "parent"))
+            None
+            if draft.parent is None
+            else hierarchy.visible(draft.parent, path="parent", within=draft.path)
         )
         if draft.external_id is not None:
             identity = (resource.workspace, draft.external_id)
@@ -139,16 +141,12 @@ def _append(
     return last
 
 
-def _path(draft: EventDraft, key: str) -> str:
-    return f"{draft.path}: {key}" if draft.path else key
-
-
 def _known_ids(
     connection: sqlite3.Connection, hierarchy: Hierarchy, drafts: Sequence[EventDraft]
 ) -> set[tuple[str, str]]:
     """Which of the publisher's own ids the log holds already, by workspace."""
     identities = [
-        (hierarchy.visible(draft.resource, path=_path(draft, "resource")).workspace, draft.external_id)
+        (hierarchy.visible(draft.resource, path="resource", within=draft.path).workspace, draft.external_id)
         for draft in drafts
         if draft.external_id is not None
     ]
