@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.engine.rig import FAILED, HOUR, MINUTE, OK, Between, Post, Rig, names, policy_of, running, until
+from tidings.errors import StoreUnavailable
 from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, LEASE_SLACK, SCAN_MAX
 from tidings.model import Answer, Filter, Reply, Webhook
 
@@ -181,6 +182,21 @@ async def test_a_retry_is_the_same_bytes_under_the_same_id(rig: Rig) -> None:
     assert tries[0].names == names(3)
     assert last.names == ["later"]
     assert last.id != tries[0].id
+
+
+async def test_what_the_filters_refuse_does_not_change_the_id(rig: Rig) -> None:
+    """A process died before it could record; what came behind the batch since is none of the receiver's business."""
+    await rig.establish(filters=wanting("a"))
+    between = Between(rig.store)
+    between.failing = StoreUnavailable("the process died here")
+    await rig.publish("a")
+    with pytest.raises(StoreUnavailable):
+        await rig.make_dispatcher(store=between.as_store()).run_once()
+    await rig.publish("refused")
+    rig.clock.turn(MINUTE)
+    assert await rig.run_once() == 1
+    assert rig.target.names() == ["a", "a"]
+    assert rig.target.posts[0].id == rig.target.posts[1].id
 
 
 async def test_filters_replaced_between_attempts_cut_the_batch_anew(rig: Rig) -> None:

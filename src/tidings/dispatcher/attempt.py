@@ -235,9 +235,10 @@ def delivery_id(claim: Claim, batch: Batch) -> str:
     """Name a delivery by what it carries, so that the same batch has the same id however often it is sent.
 
     Even after a process was killed before it could record, the batch has the same id when it is sent again, unless
-    events that came since have made it longer. A heartbeat carries nothing and is named by its claim.
+    events that came since have made it longer; events that the filters refuse do not. A heartbeat carries nothing and
+    is named by its claim.
     """
-    what = f"{claim.cursor}-{batch.end}" if batch.events else f"heartbeat-{claim.lease.fence}"
+    what = f"{claim.cursor}-{batch.events[-1].position}" if batch.events else f"heartbeat-{claim.lease.fence}"
     return hashlib.sha256(f"{claim.gid}/{claim.epoch}/{what}".encode()).hexdigest()[:32]
 
 
