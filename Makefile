@@ -78,6 +78,10 @@ SEEDS ?= 1000
 sim: $(DEV) ## Run SEEDS simulated worlds on all cores, and check every invariant in each
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS)
 
+.PHONY: mutants
+mutants: $(DEV) ## Hunt wrong versions of the engine by simulation; every one must be caught
+	@$(BIN)/python -m tests.sim.mutants
+
 .PHONY: bench
 bench: $(DEV) ## Measure, each figure beside a yardstick of the same run (some minutes; wrk and nginx help)
 	@$(BIN)/python -m bench $(ARGS)

@@ -49,6 +49,7 @@ class Turn:
     # A later claim found its lease run out: then, and only then, may two be in flight.
     outlived: bool = False
     numbers: tuple[int, ...] = ()
+    positions: tuple[Position, ...] = ()
     body: bytes = b""
     name: str = ""
     started: Micros = 0
@@ -89,8 +90,9 @@ class Hook:
     contact: Micros = 0
     last_heartbeat: Micros | None = None
     pinned: tuple[bytes, str, int] | None = None
+    # What each delivery held, and what it was called.
     bodies: dict[str, bytes] = field(default_factory=dict)
-    got: set[int] = field(default_factory=set)
+    names: dict[tuple[int, tuple[int, ...]], str] = field(default_factory=dict)
     stopped_since: int | None = None
 
     def wanted(self, after: Position, upto: Position, filters: Sequence[Filter]) -> list[Event]:

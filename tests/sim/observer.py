@@ -82,6 +82,8 @@ class Observer:
     def note(self, what: str, process: Process | None, webhook: str | None, *details: Any) -> None:
         number = None if process is None else process.number
         self.trace.append((self._world.universe.now, what, number, webhook, *details))
+        if what in self._world.waiting:
+            self._world.step(what, process, webhook)
 
     @property
     def now(self) -> Micros:
@@ -404,36 +406,40 @@ class Observer:
                 self.seen["overlap"] += 1
 
     def _judge_content(self, hook: Hook, turn: Turn) -> None:
-        got = []
-        for number in turn.numbers:
-            event = self.log.get(number)
-            if event is None:
-                self.fail("accepted", f"event {number} was delivered and never accepted", hook)
-                return
-            got.append(event)
-        wanted = hook.wanted(turn.cursor, turn.end, turn.filters)[: len(got)]
-        for event in got:
-            if hook.resource not in event.scopes:
-                self.fail("scope", f"event {event.number} is not visible from {hook.resource}", hook)
-            elif not matches(turn.filters, event):
-                self.fail("filters", f"event {event.number} was delivered, and the filters refuse it", hook)
-        if [event.position for event in got] != [event.position for event in wanted]:
+        wanted = hook.wanted(turn.cursor, turn.end, turn.filters)[: len(turn.numbers)]
+        if turn.numbers != tuple(event.number for event in wanted):
+            self._judge_strangers(hook, turn)
             self.fail(
                 "order",
-                f"events {[event.number for event in got]} were sent, "
-                f"next are {[event.number for event in wanted]}",
+                f"events {list(turn.numbers)} were sent, next are {[event.number for event in wanted]}",
                 hook,
             )
-        if len(got) > self._plan.policy.batch_max:
-            self.fail("batch", f"{len(got)} events in one delivery", hook)
+        turn.positions = tuple(event.position for event in wanted)
+        if len(wanted) > self._plan.policy.batch_max:
+            self.fail("batch", f"{len(wanted)} events in one delivery", hook)
         if turn.name in hook.bodies and hook.bodies[turn.name] != turn.body:
             self.fail("same bytes", f"delivery {turn.name[:8]} was sent with other bytes before", hook)
         hook.bodies[turn.name] = turn.body
+        if wanted:
+            before = hook.names.setdefault((turn.version, turn.positions), turn.name)
+            if before != turn.name:
+                self.fail("same id", f"{before[:8]} comes again as {turn.name[:8]}", hook)
         pinned = hook.pinned
         if pinned is not None and pinned[2] == turn.version:
             self.seen["same_bytes"] += 1
             if (turn.body, turn.name) != pinned[:2]:
                 self.fail("same bytes", f"a retry of {pinned[1][:8]} was sent as {turn.name[:8]}", hook)
+
+    def _judge_strangers(self, hook: Hook, turn: Turn) -> None:
+        """Say what is wrong with events that are not the next."""
+        for number in turn.numbers:
+            event = self.log.get(number)
+            if event is None:
+                self.fail("accepted", f"event {number} was delivered and never accepted", hook)
+            elif hook.resource not in event.scopes:
+                self.fail("scope", f"event {number} is not visible from {hook.resource}", hook)
+            elif not matches(turn.filters, event):
+                self.fail("filters", f"event {number} was delivered, and the filters refuse it", hook)
 
     def _judge_times(self, hook: Hook, turn: Turn) -> None:
         """Waits between attempts, and signs of life, in true time."""
@@ -474,8 +480,6 @@ class Observer:
         good = succeeded(heard, strict=self._plan.policy.strict_success)
         self.seen["took_unseen"] += heard.took and not good
         self.note("answer", turn.process, hook.gid, turn.name[:8], str(heard.answer)[:60])
-        if good:
-            hook.got.update(turn.numbers)
 
     def _handshake(self, process: Process, delivery: Delivery) -> Callable[[Heard], None]:
         target = delivery.url
@@ -520,7 +524,9 @@ class Observer:
         self.seen["went_on"] += 1
         if hook.version != turn.version or hook.ended is not None or hook.stopped_since is not None:
             self.fail("ended", "a lease was kept though the webhook ended, stopped or has new filters", hook)
-        turn = replace(turn, index=self._index, cursor=hook.cursor, posted=False, numbers=(), heard=None)
+        turn = replace(
+            turn, index=self._index, cursor=hook.cursor, posted=False, numbers=(), positions=(), heard=None
+        )
         hook.turns[hook.fence] = hook.leased = turn
 
     def _record(self, hook: Hook, turn: Turn, record: Record, process: Process) -> None:
@@ -550,9 +556,9 @@ class Observer:
     def _judge_cursor(self, hook: Hook, turn: Turn, record: Record, *, good: bool) -> None:
         if record.cursor > self.end:
             self.fail("cursor", f"the cursor was moved to {record.cursor}, past the end {self.end}", hook)
-        taken = set(turn.numbers) if good else set()
+        taken = set(turn.positions) if good else set()
         for event in hook.wanted(hook.cursor, record.cursor, turn.filters):
-            if event.number not in taken:
+            if event.position not in taken:
                 self.fail("at least once", f"event {event.number} was passed over and not delivered", hook)
 
     def _succeeded(self, hook: Hook, turn: Turn, record: Record) -> None:

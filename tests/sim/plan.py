@@ -45,6 +45,8 @@ class Deed:
     at: Micros
     kind: str
     what: dict[str, Any] = field(default_factory=dict)
+    # Not at that time, but soon after the next such step of some webhook, and concerning that one.
+    on: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class Plan:
         return replace(self, deeds=kept)
 
 
+# Steps of a webhook that a deed may wait for.
+STEPS: Final = ("event", "claimed", "post", "answer", "recorded")
 # Deeds that are misfortunes, by the name the shrinker knows them under.
 MISFORTUNES: Final = ("crash", "fuse", "cut_power", "stall", "jump", "trouble", "drain")
 
@@ -148,6 +152,11 @@ class _Maker:
 
     def _do(self, at: Micros, kind: str, **what: Any) -> None:
         self.deeds.append(Deed(at, kind, what))
+
+    def _catch(self, at: Micros, kind: str, **what: Any) -> None:
+        """Do it at that time, or when a webhook is in the midst of something."""
+        on = self.dice.choice(STEPS) if self.dice.random() < 0.6 else None
+        self.deeds.append(Deed(at, kind, what, on))
 
     # -- the platform ------------------------------------------------------------------------------
 
@@ -293,7 +302,7 @@ class _Maker:
     def _changes(self) -> None:
         dice = self.dice
         for _ in range(dice.choice((0, 0, 1, 2, 4))):
-            self._do(
+            self._catch(
                 self._when(),
                 "filters",
                 pick=dice.random(),
@@ -301,7 +310,7 @@ class _Maker:
                 large=self._filters("workspace"),
             )
         for _ in range(dice.choice((0, 0, 1, 2))):
-            self._do(self._when(0.1), "remove", pick=dice.random())
+            self._catch(self._when(0.1), "remove", pick=dice.random())
         for _ in range(dice.choice((0, 0, 1, 3))):
             gid, resource_type, _ = dice.choice(self.resources)
             place = self._place(resource_type)
@@ -312,7 +321,7 @@ class _Maker:
         if dice.random() < 0.25:
             owner = dice.choice(OWNERS)
             at = self._when(0.1, 0.8)
-            self._do(at, "revoke", owner=owner)
+            self._catch(at, "revoke", owner=owner)
             if dice.random() < 0.7:
                 self._do(at + int((self.span - at) * dice.uniform(0.01, 0.9)), "grant", owner=owner)
         if dice.random() < 0.3:
@@ -327,14 +336,14 @@ class _Maker:
         for _ in range(dice.choice((0, 1, 2, 4))):
             kind = dice.choices(("crash", "fuse", "drain", "cut_power"), (4, 5, 3, 2))[0]
             down = int(dice.choice((SECOND // 10, 2 * SECOND, self.span / 50, self.span / 6)))
-            self._do(self._when(), kind, pick=dice.random(), down=down, fuse=dice.randrange(1, 60))
+            self._catch(self._when(), kind, pick=dice.random(), down=down, fuse=dice.randrange(1, 60))
         for _ in range(dice.choice((0, 0, 0, 1, 2))):
-            self._do(self._when(), "stall", pick=dice.random(), span=dice.randrange(1, 60) * SECOND)
+            self._catch(self._when(), "stall", pick=dice.random(), span=dice.randrange(1, 60) * SECOND)
         for _ in range(dice.choice((0, 0, 0, 1, 2))):
             far = dice.choice((20 * SECOND, 50 * SECOND, 10 * MINUTE, 2 * HOUR, 3 * DAY))
-            self._do(self._when(), "jump", by=int(far * dice.uniform(-1, 1)))
+            self._catch(self._when(), "jump", by=int(far * dice.uniform(-1, 1)))
         for _ in range(dice.choice((0, 0, 1, 2))):
-            self._do(
+            self._catch(
                 self._when(),
                 "trouble",
                 trouble=dice.choice((BUSY, IO_ERROR, FULL)),

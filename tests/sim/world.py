@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -35,6 +35,8 @@ from tidings.wire.webhooks import CreateRequest, parse_filters
 # 2026-01-05 12:00 UTC; any instant will do.
 EPOCH: Final[Micros] = 1_767_614_400 * SECOND
 PUBLISHER: Final = "9"
+# How many times as rarely as the dispatcher upkeep looks at the store.
+LOOK_FACTOR: Final = 3
 # How often a caller tries again when nobody answers.
 CALLS_MAX: Final = 20
 
@@ -69,7 +71,7 @@ class World:
         lease = plan.policy.delivery_timeout + LEASE_SLACK
         # How late things may be where nothing is wrong; and how long a misfortune is felt.
         self.slack = plan.poll + lease + 10 * SECOND
-        self._aftermath = 2 * plan.poll + 2 * lease + 10 * SECOND
+        self._aftermath = (2 + LOOK_FACTOR) * plan.poll + 2 * lease + 10 * SECOND
         self.calm_since: Micros = 0
         self.observer = Observer(self)
         receivers = [Receiver(name, moods) for name, moods in plan.receivers]
@@ -81,6 +83,9 @@ class World:
         self._grants: dict[str, str] = {}
         self._told: list[tuple[str, str, str]] = []
         self._healed = False
+        # Deeds that wait for a step of some webhook; and the one that a deed is about to concern.
+        self.waiting: dict[str, list[Deed]] = {}
+        self._concerned: tuple[Process | None, str | None] = (None, None)
 
     # -- what the machine gives --------------------------------------------------------------------
 
@@ -223,28 +228,46 @@ class World:
 
     def _pick(self, pick: float) -> Process | None:
         alive = self._alive()
+        if self._concerned[0] in alive:
+            return self._concerned[0]
         return alive[int(pick * len(alive))] if alive else None
 
     # -- deeds -------------------------------------------------------------------------------------
 
+    def step(self, what: str, process: Process | None, webhook: str | None) -> None:
+        """A webhook takes a step that deeds wait for: they are done while it is at it."""
+        for deed in self.waiting.pop(what):
+            soon = self.dice.choice((1, 2_000, 20_000, 200_000))
+            self.universe.after(self.dice.randrange(soon), self._do_to, deed, process, webhook)
+
+    def _do_to(self, deed: Deed, process: Process | None, webhook: str | None) -> None:
+        self._concerned = (process, webhook)
+        self._do(replace(deed, on=None))
+        self._concerned = (None, None)
+
     def _do(self, deed: Deed, tries: int = 0) -> None:
         if self._healed:
+            return
+        if deed.on is not None:
+            self.waiting.setdefault(deed.on, []).append(deed)
             return
         misfortune = getattr(self, f"_befall_{deed.kind}", None)
         if misfortune is not None:
             misfortune(**deed.what)
             return
-        process = self._pick(self.dice.random())
+        alive = self._alive()
+        process = self.dice.choice(alive) if alive else None
         if process is None:
             if tries < CALLS_MAX:
                 self.universe.after(self.dice.randrange(SECOND, 60 * SECOND), self._do, deed, tries + 1)
             return
-        process.call(self._call(process, deed))
+        process.call(self._call(process, deed, self._concerned[1]))
 
-    async def _call(self, process: Process, deed: Deed) -> None:
+    async def _call(self, process: Process, deed: Deed, webhook: str | None) -> None:
         ask: Callable[..., Awaitable[None]] = getattr(self, f"_ask_{deed.kind}")
+        concerned = {"webhook": webhook} if deed.kind in ("filters", "remove") else {}
         try:
-            await ask(process, **deed.what)
+            await ask(process, **deed.what, **concerned)
         except RequestError as error:
             self.observer.seen[f"refused {error.code}"] += 1
             self.observer.note("refused", process, None, deed.kind, error.code)
@@ -282,20 +305,28 @@ class World:
             self.observer.fail("durable", f"webhook {webhook.gid} was acknowledged and not committed")
         self._told.append((webhook.gid, owner, webhook.resource.resource_type))
 
-    def _webhook(self, pick: float) -> tuple[str, str, str] | None:
+    def _webhook(self, pick: float, webhook: str | None) -> tuple[str, str, str] | None:
+        for told in self._told:
+            if told[0] == webhook:
+                return told
         return self._told[int(pick * len(self._told))] if self._told else None
 
     async def _ask_filters(
-        self, process: Process, pick: float, small: list[dict[str, Any]], large: list[dict[str, Any]]
+        self,
+        process: Process,
+        pick: float,
+        small: list[dict[str, Any]],
+        large: list[dict[str, Any]],
+        webhook: str | None,
     ) -> None:
-        chosen = self._webhook(pick)
+        chosen = self._webhook(pick, webhook)
         if chosen is not None:
             gid, owner, kind = chosen
             filters = parse_filters(large if kind in ("workspace", "portfolio") else small)
             await process.desk.replace_filters(await self._caller(process, owner), gid, filters)
 
-    async def _ask_remove(self, process: Process, pick: float) -> None:
-        chosen = self._webhook(pick)
+    async def _ask_remove(self, process: Process, pick: float, webhook: str | None) -> None:
+        chosen = self._webhook(pick, webhook)
         if chosen is None:
             return
         gid, owner, _ = chosen
@@ -403,7 +434,7 @@ def _constants(plan: Plan) -> dict[str, dict[str, Any]]:
     """Bounds of the engine that a world sets otherwise: small pages, and looks at the store as rare as its days."""
     return {
         "tidings.dispatcher": {"POLL_SECONDS": plan.poll / SECOND},
-        "tidings.upkeep": {"LOOK_SECONDS": plan.poll / SECOND},
+        "tidings.upkeep": {"LOOK_SECONDS": LOOK_FACTOR * plan.poll / SECOND},
         "tidings.store.sqlite.claiming": {
             "MARK_MAX": plan.mark_max,
             "SCAN_MAX": plan.scan_max,
