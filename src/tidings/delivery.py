@@ -48,6 +48,9 @@ from tidings.model import (
 LATENESS_TOLERATED: Micros = 60 * MICROSECONDS_PER_SECOND
 _LATENESS_FRACTION = 20
 
+# Moments in a heartbeat's interval at which heartbeats may be due.
+HEARTBEAT_MOMENTS = 10_000
+
 # Doubling further passes any sane cap; this bounds the shift.
 _DOUBLINGS_MAX = 64
 # Digits of a Retry-After in seconds that can still matter: 10**9 s is past every cap.
@@ -200,8 +203,16 @@ def backoff(retries: int, jitter: float, policy: Policy) -> Micros:
 
 
 def next_heartbeat(now: Micros, *, jitter: float, policy: Policy) -> Micros:
-    """When a quiet webhook is told that we live: 0.9 to 1.0 of the interval on, so that they spread."""
-    return now + int(policy.heartbeat_every * (0.9 + jitter / 10))
+    """When a quiet webhook is told that we live: 0.9 to 1.0 of the interval on, so that they spread.
+
+    Times are multiples of a ten-thousandth of the interval (of 8 h: 2.9 s), so that those of very many webhooks come
+    together: a turn for each alone would keep an idle service busy.
+    """
+    interval = policy.heartbeat_every
+    # Rounded up, so that it is never sooner than 0.9; the last tenth has as many moments as jitter can choose from.
+    moment = -(-now * HEARTBEAT_MOMENTS // interval)
+    moment += HEARTBEAT_MOMENTS * 9 // 10 + int(jitter * (HEARTBEAT_MOMENTS // 10))
+    return moment * interval // HEARTBEAT_MOMENTS
 
 
 def _moved_heartbeat(health: Health, now: Micros, *, jitter: float, policy: Policy) -> Micros:

@@ -1,5 +1,6 @@
 """The policy: what an answer means, what becomes of the webhook, what one delivery carries."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -250,6 +251,16 @@ def test_jitter_is_a_fraction(jitter: float) -> None:
 def test_heartbeats_spread_over_the_last_tenth(jitter: float, policy: Policy) -> None:
     ahead = delivery.next_heartbeat(NOW, jitter=jitter, policy=policy) - NOW
     assert policy.heartbeat_every * 0.9 - 1 <= ahead <= policy.heartbeat_every
+
+
+def test_heartbeats_of_many_come_together() -> None:
+    """A thousand moments at most for all, evenly used: a turn for each webhook would keep an idle service busy."""
+    moments = Counter(
+        delivery.next_heartbeat(NOW + number, jitter=number / 100_000, policy=POLICY)
+        for number in range(100_000)
+    )
+    assert 990 <= len(moments) <= 1_001
+    assert max(moments.values()) <= 101
 
 
 # -- what becomes of the webhook -------------------------------------------------------------------

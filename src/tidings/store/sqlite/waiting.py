@@ -30,10 +30,11 @@ OLDEST_READY: Final = f"""
     )
 """
 
-# Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated. Its upper 20 bits
-# are used: times a window of days, more would not fit an integer.
+# Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated. A thousand moments
+# in the window, so that those of very many webhooks come together (`delivery.next_heartbeat`).
 SPREAD: Final = f"""
-    UPDATE cursors SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296 / 4096) * :window / 1048576
+    UPDATE cursors
+    SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296 * 1000 / 4294967296) * (:window / 1000)
     WHERE failures = 0 AND {IDLE} AND (heartbeat_at < :before OR heartbeat_at > :now + :interval)
 """
 
