@@ -30,11 +30,16 @@ def main() -> None:
         choices=[*scenarios.SHORT, *scenarios.LONG],
         help="these scenarios",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="keep the figures there; with --only, in the place of those of before",
+    )
     given = parser.parse_args()
     chosen = given.only or [*scenarios.SHORT, *(scenarios.LONG if given.full else ())]
     console = Console(width=max(WIDTH_MIN, Console().width))
-    report = Report(machine=machine.describe(), made_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    report = _begun(given.json if given.only else None)
     failed = False
     for place, name in enumerate(chosen, 1):
         with console.status(f"Measuring {name} ({place} of {len(chosen)}) …"):
@@ -46,6 +51,14 @@ def main() -> None:
     sys.exit(failed)
 
 
+def _begun(kept: Path | None) -> Report:
+    """A fresh report; or the one that is kept there, for a part of it to be measured anew."""
+    report = Report.load(kept) if kept is not None and kept.exists() else Report()
+    report.machine = machine.describe()
+    report.made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return report
+
+
 def _measure(name: str, report: Report, console: Console) -> bool:
     """Add a scenario's rows; one that fails does not take the others with it."""
     began = time.perf_counter()
@@ -55,7 +68,7 @@ def _measure(name: str, report: Report, console: Console) -> bool:
         console.print_exception(max_frames=10)
         return False
     span = time.perf_counter() - began
-    report.rows.extend(made)
+    report.add(made)
     report.seconds += round(span)
     for row in made:
         console.print(f"{span:4.0f} s  {row.what}: {cells(row)[1]}", highlight=False)

@@ -2,7 +2,7 @@
 
 Through the API each webhook is a handshake and a commit: a million would take an hour. What is written is what the
 service would have written: resources below one workspace, origins, webhooks with secrets sealed by the database's own
-key, cursors at the end of the log, heartbeats spread over their interval. The service that then runs on it is the
+key, cursors at the end of the log, a last heartbeat within the interval before. The service that then runs on it is the
 real one.
 """
 
@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from tidings.delivery import HEARTBEAT_MOMENTS
 from tidings.limits import MICROSECONDS_PER_SECOND
 from tidings.sealing import NONCE_BYTES, Sealer
 
@@ -46,9 +47,12 @@ _WEBHOOKS: Final = (
     """,
     f"""
     INSERT INTO cursors (webhook, scope, origin, cursor, head, heartbeat_at, turn, last_success_at)
-    {_NUMBERS} SELECT w.id, w.scope, o.id, log.end, log.end, :now + :heartbeat * (i - :first + 1) / :count, :now, :now
-    FROM (SELECT coalesce(max(seq), 0) AS end FROM sqlite_sequence WHERE name = 'events') AS log, n
-    JOIN webhooks w ON w.gid = printf('11%014d', i) JOIN origins o ON o.name = origin(i)
+    {_NUMBERS}, due (i, at) AS (
+        SELECT i, (:now + :heartbeat * (i - :first + 1) / :count) / :step * :step FROM n
+    )
+    SELECT w.id, w.scope, o.id, log.end, log.end, due.at, due.at - :heartbeat, due.at - :heartbeat
+    FROM (SELECT coalesce(max(seq), 0) AS end FROM sqlite_sequence WHERE name = 'events') AS log, due
+    JOIN webhooks w ON w.gid = printf('11%014d', due.i) JOIN origins o ON o.name = origin(due.i)
     """,
 )
 
@@ -88,6 +92,7 @@ def fill(
         "origins": json.dumps(list(origins)),
         "now": time.time_ns() // 1000,
         "heartbeat": HEARTBEAT_SECONDS * MICROSECONDS_PER_SECOND,
+        "step": HEARTBEAT_SECONDS * MICROSECONDS_PER_SECOND // HEARTBEAT_MOMENTS,
     }
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.create_function("project", 1, lambda number: on_one or project(number), deterministic=True)

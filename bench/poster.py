@@ -82,7 +82,10 @@ def _wrk(folder: Path, request: Request, *, seconds: float, connections: int) ->
     found = re.search(r"Requests/sec:\s*([\d.]+)", printed)
     if found is None or "Non-2xx" in printed:
         raise RuntimeError(f"wrk was not answered as it should be:\n{printed}")
-    return float(found[1])
+    rate = float(found[1])
+    if not rate:
+        raise RuntimeError(f"nothing was answered in {whole} s: a yardstick of 0 is none")
+    return rate
 
 
 async def _post(request: Request, *, seconds: float, connections: int) -> float:

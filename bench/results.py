@@ -1,6 +1,8 @@
 """What a run came to: rows of figures, each with what it is held against; kept as JSON."""
 
+import math
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,6 +17,8 @@ _FORMS: Final = {
     "MiB": "{:,.0f} MiB",
     "MiB/min": "{:+,.1f} MiB/min",
     "% of a core": "{:.1f} % of a core",
+    "events": "{:,.0f}",
+    "batches": "{:,.0f}",
     "": "{:.2f}",
 }
 
@@ -64,7 +68,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         if not self.against:
             return []
         others = self.against if len(self.against) > 1 else self.against * len(self.figures)
-        return [figure / other for figure, other in zip(self.figures, others, strict=True)]
+        pairs = zip(self.figures, others, strict=True)
+        return [figure / other if other else math.inf for figure, other in pairs]
 
     @property
     def ratio(self) -> float | None:
@@ -87,10 +92,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, kw_only=True):
     """A run: where, when, how long, and what it came to."""
 
-    machine: str
-    made_at: str
+    machine: str = ""
+    made_at: str = ""
     seconds: float = 0
     rows: list[Row] = []
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Put rows in, each in the place of the one of its name if there is one."""
+        for row in rows:
+            place = next((place for place, each in enumerate(self.rows) if each.name == row.name), None)
+            if place is None:
+                self.rows.append(row)
+            else:
+                self.rows[place] = row
 
     def save(self, path: Path) -> None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
@@ -115,10 +129,10 @@ def spread(figures: list[float], unit: str) -> str:
     middle = written(statistics.median(figures), unit)
     if len(figures) == 1:
         return middle
-    return f"{middle} ({_bare(min(figures), unit)} – {_bare(max(figures), unit)})"
+    return f"{middle} ({bare(min(figures), unit)} – {bare(max(figures), unit)})"
 
 
-def _bare(figure: float, unit: str) -> str:
+def bare(figure: float, unit: str) -> str:
     return written(figure, unit).removesuffix(unit).rstrip()
 
 
@@ -139,6 +153,6 @@ def _goal(row: Row) -> str:
         return ""
     unit = row.unit if row.goal.of == "figure" else ""
     sign = "≤" if row.goal.below else "≥"
-    least, aim = (f"{_bare(bound, unit)}" for bound in (row.goal.at_least, row.goal.aim))
+    least, aim = (f"{bare(bound, unit)}" for bound in (row.goal.at_least, row.goal.aim))
     mark = {"aim": "✔✔", "at least": "✔", "missed": "✘"}[row.verdict]
     return f"{mark} {sign} {least}, aim {aim}"

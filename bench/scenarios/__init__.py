@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.results import Row
-from bench.scenarios import api, crowds, dead, hostile, rates, waits, wide
+from bench.scenarios import api, crowds, dead, hostile, kills, rates, waits, wide
 from bench.scenarios.context import Bench
 
 Scenario = Callable[[Bench], list[Row]]
@@ -32,4 +32,5 @@ LONG: Final[dict[str, Scenario]] = {
     "retries": dead.retries,
     "backlog": dead.backlog,
     "neighbours": hostile.neighbours,
+    "kills": kills.kills,
 }

@@ -23,7 +23,6 @@ class Sizes:
     latency_rates: tuple[int, ...] = (100, 1_000, 2_000, 5_000)
     latency_seconds: float = 5.0
     many: int = 1_000_000
-    many_origins: int = 10_000
     idle_seconds: float = 10.0
     fan_out: int = 10_000
     dead: int = 10_000
@@ -38,6 +37,7 @@ class Sizes:
         *("pipelined garbage", "invalid status line", "too great a length", "two lengths that differ"),
         *("a TLS handshake that stalls", "an expired certificate", "a certificate for another name"),
     )
+    kills: int = 40
 
 
 TINY = Sizes(
@@ -49,7 +49,6 @@ TINY = Sizes(
     latency_rates=(100,),
     latency_seconds=0.2,
     many=2_000,
-    many_origins=10,
     idle_seconds=0.2,
     fan_out=100,
     dead=200,
@@ -58,6 +57,7 @@ TINY = Sizes(
     hostile_webhooks=20,
     hostile_seconds=0.3,
     personalities=("endless body",),
+    kills=2,
 )
 
 
