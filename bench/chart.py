@@ -16,6 +16,8 @@ RIGHT = 668
 ROW = 42
 TOP = 100
 LEGEND_Y = 61
+# What fits beside the scale on one line.
+LABEL_CHARS = 45
 SERIES_LEFT, SERIES_TOP, SERIES_HEIGHT = 90, 84, 150
 # The scale: how many times the least is reached, as powers of two on both sides of it.
 OCTAVES_BELOW = 2
@@ -113,13 +115,17 @@ def _row(row: Row, y: int) -> Iterator[str]:
 
 
 def _label(what: str, y: int) -> Iterator[str]:
-    """On two lines where it is long, broken at a comma or a space near the middle."""
-    if len(what) <= 46:
+    """On two lines where it is long, broken near the middle, rather behind a comma."""
+    if len(what) <= LABEL_CHARS:
         yield _text(30, y + 5, what)
         return
     middle = len(what) // 2
-    breaks = [at for at, sign in enumerate(what) if sign == " "]
-    best = min(breaks, key=lambda at: abs(at - middle) - (12 if what[at - 1] == "," else 0))
+
+    def awkward(at: int) -> tuple[bool, int]:
+        too_long = max(at, len(what) - at) > LABEL_CHARS
+        return too_long, abs(at - middle) - (12 if what[at - 1] == "," else 0)
+
+    best = min((at for at, sign in enumerate(what) if sign == " "), key=awkward)
     yield _text(30, y - 3, what[:best])
     yield _text(30, y + 13, what[best + 1 :])
 

@@ -17,7 +17,7 @@ _KIB_PER_MIB = 1024
 
 
 def describe() -> str:
-    """The machine and the versions, on one line."""
+    """The machine, the versions, and how busy it is already (the load average of the last minute), on one line."""
     processor = platform.processor() or platform.machine()
     info = _PROC / "cpuinfo"
     if info.exists() and (found := re.search(r"model name\s*:\s*(.*)", info.read_text())):
@@ -27,7 +27,7 @@ def describe() -> str:
     return (
         f"{os.cpu_count()} × {processor}, {memory:.0f} GiB; {platform.system()} {platform.release()}; "
         f"Python {platform.python_version()}, uvloop {version('uvloop')}, SQLite {sqlite3.sqlite_version}; "
-        f"{', '.join(tools)}"
+        f"{', '.join(tools)}; load {os.getloadavg()[0]:.1f} before"
     )
 
 
