@@ -6,20 +6,20 @@ How the processes are interleaved below that is the machine's.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import random
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from tests.kill import disk
+from tests.kill import disk, processes
 from tests.kill.load import Hook, Load, Publisher
 from tests.kill.mutants import ROOT
 from tests.kill.reconcile import Fall, Findings, Round, reconcile
@@ -58,8 +58,20 @@ class Where(StrEnum):
     MIGRATION = "migration"
     START = "start-up"
     LOAD = "load"
+    WORKER = "load, a worker alone"
+    PARENT = "load, the first alone"
     DRAIN = "drain"
     PAUSE = "paused past its lease"
+
+
+class Shape(NamedTuple):
+    """How many services a round has on its database, and their flags."""
+
+    services: int
+    arguments: tuple[str, ...] = ()
+
+
+SHAPES: Final = (Shape(1), Shape(2), Shape(1, ("--workers", "2")))
 
 
 @dataclass
@@ -89,7 +101,7 @@ def run(
     number = 0
     while result.kills < kills:
         folder = Path(tempfile.mkdtemp(prefix=f"tidings-kill-{seed}-{number}-"))
-        with Play(folder, processes=1 + number % 2, dice=dice, command=command) as play:
+        with Play(folder, shape=SHAPES[number % len(SHAPES)], dice=dice, command=command) as play:
             found = play.run(
                 min(ROUND_KILLS, kills - result.kills),
                 progress=lambda done, before=result.kills: progress(before + done),  # type: ignore[misc]
@@ -105,15 +117,15 @@ def run(
 
 
 class Play:
-    """One round: a fresh database, one or two processes on it, and the load."""
+    """One round: a fresh database, the services of a shape on it, and the load."""
 
     def __init__(
-        self, folder: Path, *, processes: int, dice: random.Random, command: Sequence[str] = (TIDINGS,)
+        self, folder: Path, *, shape: Shape, dice: random.Random, command: Sequence[str] = (TIDINGS,)
     ) -> None:
         self._folder = folder
         self._dice = dice
         self._command = command
-        self._processes = processes
+        self._shape = shape
         self._hooks = [
             Hook(f"/{project}/{number}", project)
             for project in PROJECTS
@@ -133,8 +145,7 @@ class Play:
 
     def __exit__(self, *error: object) -> None:
         for service in self.services:
-            if service.alive:
-                service.kill()
+            self._end(service)
         self._load.__exit__(*error)
 
     def run(self, kills: int, *, progress: Progress = lambda done: None) -> Findings:
@@ -149,7 +160,9 @@ class Play:
             self._fall(upto=kills)
             self._start_all()
         self._finish()
-        return reconcile(self._round())
+        it = self._round()
+        (self._folder / "round.json").write_text(json.dumps(asdict(it), indent=1))
+        return reconcile(it)
 
     # -- processes ---------------------------------------------------------------------------------
 
@@ -161,8 +174,9 @@ class Play:
                 environment=SETTINGS,
                 database=f"sqlite:///{self.database}",
                 command=self._command,
+                arguments=self._shape.arguments,
             )
-            for _ in range(self._processes)
+            for _ in range(self._shape.services)
         ]
 
     def _start_all(self) -> None:
@@ -176,12 +190,28 @@ class Play:
     def _alive(self) -> list[Service]:
         return [service for service in self.services if service.alive]
 
+    def _others(self, *victims: int) -> list[int]:
+        """Every process of ours that is not a victim."""
+        everybody = [pid for service in self._alive() for pid in processes.family(service.pid)]
+        return [pid for pid in everybody if pid not in victims]
+
+    def _end(self, victim: Service) -> None:
+        """SIGKILL a service with its workers, as a machine that crashes does."""
+        if victim.alive:
+            with processes.stopped([victim.pid]):  # or it would start another worker
+                workers = processes.family(victim.pid)[1:]
+                victim.kill()
+                processes.kill(workers)
+
     # -- falls -------------------------------------------------------------------------------------
 
     def _fall(self, *, upto: int) -> None:
         """Let one process, or all of them at once, fall; perhaps again while it starts."""
         victims = self.services if self._dice.random() < 0.3 else [self._dice.choice(self.services)]
-        if self._dice.random() < 0.3:
+        chance = self._dice.random()
+        if self._shape.arguments and chance < 0.6:
+            self._fall_apart(victims[0], worker=chance < 0.4)
+        elif self._dice.random() < 0.3:
             self._fall_in_drain(victims[0])
         else:
             for victim in victims[: upto - len(self._falls)]:
@@ -191,36 +221,45 @@ class Play:
 
     def _kill(self, victim: Service, where: Where) -> None:
         """SIGKILL, and look at what it left while everybody else stands still."""
-        with self._frozen(victim):
-            victim.kill()
-            self._note(where)
+        others = self._others(*processes.family(victim.pid))
+        with processes.stopped(others):
+            self._end(victim)
+            self._note(where, alive=bool(others))
 
-    def _note(self, where: Where) -> None:
+    def _fall_apart(self, victim: Service, *, worker: bool) -> None:
+        """Kill one worker of a service, or the first process alone, whose workers then have to end by themselves."""
+        first, *workers = processes.family(victim.pid)
+        if not workers:
+            return  # its last one died a moment ago
+        if worker:
+            chosen = self._dice.choice(workers)
+            with processes.stopped(self._others(chosen)):
+                processes.kill([chosen])
+                # The first process has no database open; its other worker has.
+                self._note(Where.WORKER, alive=len(workers) > 1)
+            return
+        with processes.stopped(self._others(first)):
+            victim.kill()
+            self._note(Where.PARENT, alive=True)
+        processes.wait_for_the_end(workers)
+
+    def _note(self, where: Where, *, alive: bool) -> None:
         """Look at what the dead left leased. A lease that lay there before belongs to an earlier fall."""
         dead = disk.dead_holders(self.database)
-        left = [lease for lease in disk.leases(self.database) if lease.holder in dead] if dead else []
+        left = [lease for lease in disk.leases(self.database, alive=alive) if lease.holder in dead]
         cursors = {lease.hook: lease.cursor for lease in left if (lease.hook, lease.fence) not in self._left}
         self._left.update((lease.hook, lease.fence) for lease in left)
         self._falls.append(Fall(where, self._load.tick(), cursors))
-
-    @contextlib.contextmanager
-    def _frozen(self, victim: Service) -> Iterator[None]:
-        others = [service.pid for service in self._alive() if service is not victim]
-        for pid in others:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in others:
-                os.kill(pid, signal.SIGCONT)
 
     def _fall_in_drain(self, victim: Service) -> None:
         """SIGTERM, and SIGKILL soon after. If it was quicker, it must have ended well, and this was no fall."""
         os.kill(victim.pid, signal.SIGTERM)
         time.sleep(self._dice.uniform(0, DRAINING_SECONDS))
-        if victim.alive:
-            self._kill(victim, Where.DRAIN)
-        else:
+        with processes.stopped([victim.pid]):
+            in_time = victim.alive
+            if in_time:
+                self._kill(victim, Where.DRAIN)
+        if not in_time:
             victim.stop()
 
     def _fall_in_start(self, victim: Service) -> None:
@@ -240,15 +279,15 @@ class Play:
             victim = self._dice.choice(self.services)
             _wait_for_file(self.database, victim)
             time.sleep(self._dice.uniform(0, MIGRATING_SECONDS))
-            with self._frozen(victim):
-                victim.kill()
+            with processes.stopped(self._others(victim.pid)):
+                self._end(victim)
                 migrated = bool(disk.schema_version(self.database))
             if not migrated:
                 self._falls.append(Fall(Where.MIGRATION, self._load.tick(), {}))
                 wanted -= 1
             else:
                 for service in self._alive():
-                    service.kill()
+                    self._end(service)
         for service in self._alive():
             service.wait_ready()
 

@@ -1,4 +1,9 @@
-"""What the files of a database hold, read from copies: to open the real ones would change them."""
+"""What a database holds after a process died: as those who live see it, or, if nobody does, as its files have it.
+
+The two may differ by what the dead process was just committing. Its pages are in the write-ahead log and its word that
+they count is not in the index that living processes share: they will write over them. Where nobody lives, whoever
+comes next reads the log itself, and takes them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from urllib.parse import urlsplit
 
 @contextlib.contextmanager
 def copied(database: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a copy, as a crash would leave it. Nobody may be writing meanwhile."""
+    """A connection to a copy of the files: to open the real ones would change them. Nobody may be writing meanwhile."""
     with tempfile.TemporaryDirectory(prefix="tidings-copy-") as folder:
         copy = Path(folder) / database.name
         for suffix in ("", "-wal"):
@@ -65,9 +70,16 @@ class Lease:
     cursor: int
 
 
-def leases(database: Path) -> list[Lease]:
-    """Every lease that stands in the database."""
-    with copied(database) as connection:
+@contextlib.contextmanager
+def shared(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection beside those of living processes, which changes nothing."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        yield connection
+
+
+def leases(database: Path, *, alive: bool) -> list[Lease]:
+    """Every lease that stands in the database; `alive` says whether a living process has it open."""
+    with shared(database) if alive else copied(database) as connection:
         rows = connection.execute(
             "SELECT w.target, c.fence, c.holder, c.cursor FROM cursors c JOIN webhooks w ON w.id = c.webhook"
             " WHERE c.lease_until IS NOT NULL"
@@ -77,7 +89,7 @@ def leases(database: Path) -> list[Lease]:
 
 def log_length(database: Path) -> int:
     """How many events are in the log of a database that is being served."""
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+    with shared(database) as connection:
         (count,) = connection.execute("SELECT count(*) FROM events").fetchone()
     return int(count)
 

@@ -42,7 +42,9 @@ def run(folder: Path, *, command: Sequence[str] = (TIDINGS,)) -> Findings:
         calls = [_publish(first, "project", "before")]
         wait_until(lambda: hook.open)
         os.kill(first.pid, signal.SIGSTOP)
-        fall = Fall(Where.PAUSE, load.tick(), {each.hook: each.cursor for each in disk.leases(database)})
+        fall = Fall(
+            Where.PAUSE, load.tick(), {each.hook: each.cursor for each in disk.leases(database, alive=True)}
+        )
         try:
             load.open_gate(hook)
             second.start()
