@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.cli.commands import tidings
 from tests.faults.disks import Disk
 from tests.serving import (
     PROJECT,
@@ -133,3 +134,16 @@ def test_attempts_under_way_are_recorded_when_there_is_room(
     wait_until(lambda: service.api("POST", "/events", data=numbered(range(3, 4))).status_code == 201)
     receiver.wait_until(lambda: len(received(receiver, "/one")) >= 4)
     assert received(receiver, "/one") == [0, 1, 2, 3]
+
+
+def test_a_backup_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path, any_disk: Disk) -> None:
+    """And the service's own disk is another."""
+    database = ("--database", "sqlite:///tidings.db")
+    assert tidings("migrate", *database, cwd=tmp_path).returncode == 0
+    target = any_disk.folder / "copy.db"
+    with any_disk.without_room():
+        ran = tidings("backup", str(target), *database, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1, ran.stderr
+    assert list(any_disk.folder.iterdir()) == []
+    assert tidings("backup", str(target), *database, cwd=tmp_path).returncode == 0

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tidings import __version__
+from tidings.cli.backups import backup, restore
 from tidings.cli.events import events
 from tidings.cli.listening import listen
 from tidings.cli.serving import dispatch, migrate, serve
@@ -49,5 +50,5 @@ def main() -> None:
     """
 
 
-for command in (serve, dispatch, migrate, token, webhooks, events, listen):
+for command in (serve, dispatch, migrate, backup, restore, token, webhooks, events, listen):
     main.add_command(command)

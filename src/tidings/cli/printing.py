@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from typing import IO, TYPE_CHECKING, Final
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Below this nobody wants to know that something is being waited for.
 PROGRESS_AFTER_SECONDS: Final = 0.6
+# From here on people want to know how much of it is done.
+PARTS_AFTER_SECONDS: Final = 1.0
 # The controls that can move the cursor, ring or hide text when a terminal reads them: C0 but tab and line feed,
 # DEL, C1, and what reverses the direction of a line.
 _CONTROLS: Final = {
@@ -132,3 +135,22 @@ def waiting(text: str) -> Iterator[None]:
         timer.cancel()
         timer.join()
         status.stop()
+
+
+@contextmanager
+def progressing(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that is told how much is done, and of how much; shown once it takes long, on a terminal only."""
+    if not on_terminal(sys.stderr):
+        yield lambda done, of: None
+        return
+    from rich.progress import Progress
+
+    began = time.monotonic()
+    with Progress(console=console(err=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(text, visible=False)
+
+        def tell(done: int, of: int) -> None:
+            visible = time.monotonic() - began > PARTS_AFTER_SECONDS
+            bar.update(task, completed=done, total=of, visible=visible, refresh=visible)
+
+        yield tell

@@ -4,6 +4,7 @@ import contextlib
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tidings.config import Settings, SqliteFile
@@ -13,7 +14,7 @@ from tidings.runtime.machine import DICE, new_gid, new_token, now
 from tidings.sealing import KEY_BYTES, Sealer
 from tidings.service.tokens import TokenDesk
 from tidings.store import Store
-from tidings.store.sqlite import SqliteStore
+from tidings.store.sqlite import SqliteStore, backup
 from tidings.store.sqlite import open_store as open_sqlite
 from tidings.store.sqlite.files import appearing
 
@@ -28,7 +29,7 @@ def load_key(settings: Settings) -> bytes:
     if settings.secret_key is not None:
         return settings.secret_key
     database = _database_path(settings)
-    path = database.with_name(database.name + ".key")
+    path = _key_path(settings)
     # Looked at in this order: whoever makes both makes the key first.
     made = database.exists() and database.stat().st_size > 0
     if not path.exists():
@@ -39,6 +40,11 @@ def load_key(settings: Settings) -> bytes:
             )
         _make_key(path)
     return _read_key(path)
+
+
+def _key_path(settings: Settings) -> Path:
+    database = _database_path(settings)
+    return database.with_name(database.name + ".key")
 
 
 def _make_key(path: Path) -> None:
@@ -98,6 +104,47 @@ async def migrate(settings: Settings) -> None:
     """Make the database, or bring it up to date."""
     async with open_store(settings, migrate=True):
         pass
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A database that was made from a backup. `key_missing` says in words what its key lacks; None if it is there."""
+
+    path: Path
+    key_missing: str | None
+
+
+def back_up(settings: Settings, target: Path, *, progress: backup.Progress) -> Path:
+    """Copy the settings' database into a new file; gives the database's path. The key is not copied.
+
+    Raises:
+        SettingsError, StoreUnfit, StoreUnavailable: there is no backup now.
+    """
+    source = _database_path(settings)
+    backup.back_up(source, target, now=now(), progress=progress)
+    return source
+
+
+def restore(settings: Settings, source: Path, *, progress: backup.Progress) -> Restored:
+    """Make the settings' database from a backup.
+
+    Raises:
+        SettingsError, StoreUnfit, StoreUnavailable: no database was made.
+    """
+    path = _database_path(settings)
+    key_id = backup.restore(source, path, generation=secrets.token_hex(16), progress=progress)
+    return Restored(path, _key_missing(settings, key_id))
+
+
+def _key_missing(settings: Settings, key_id: str | None) -> str | None:
+    path = _key_path(settings)
+    if key_id is None:
+        return None
+    if settings.secret_key is None and not path.exists():
+        return f"Its secrets are sealed with key {key_id}, which is not here: put it at {path}, mode 0600."
+    if Sealer(load_key(settings)).key_id != key_id:
+        return f"Its secrets are sealed with key {key_id}, and the key that is here is another."
+    return None
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ transactions themselves are plain functions over a connection, filed by noun:
     waiting        when there will be work        access        tokens
     holders        who holds leases               rows          columns to model and back
     turns          whose turn it is to write
+    backup         copies, and what begins anew   files         files that appear whole
 """
 
 import asyncio
@@ -40,7 +41,7 @@ from tidings.model import (
     Webhook,
 )
 from tidings.store import LoggedAttempt, Reservation
-from tidings.store.sqlite import access, claiming, establishing, log, recording, schema, waiting
+from tidings.store.sqlite import access, backup, claiming, establishing, log, recording, schema, waiting
 from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import read_meta, write_meta
@@ -296,8 +297,9 @@ def open_store(
 ) -> SqliteStore:
     """Open (and, if asked, create or migrate) the store in a file, or in memory under the path `:memory:`.
 
-    `generation` names the log if it is made now. `key_id` is the sealing key's: a database keeps the first it sees
-    and is not opened with another. `drive` says who runs the commits: a thread, or a simulation.
+    `generation` names the log if it is made now, or begins anew from a backup. `key_id` is the sealing key's: a
+    database keeps the first it sees and is not opened with another. `drive` says who runs the commits: a thread, or a
+    simulation.
 
     Raises:
         StoreUnfit: not a database for this version, this key, or this mode.
@@ -319,6 +321,7 @@ def _prepare(
         schema.migrate(connection, generation=generation, sandbox=sandbox)
     schema.check_current(connection)
     try:
+        backup.begin_anew(connection, generation)
         if sandbox and not read_meta(connection, "sandbox"):
             raise StoreUnfit("this database was not made in sandbox mode; sandbox mode does not touch it")
         kept = read_meta(connection, "key_id")

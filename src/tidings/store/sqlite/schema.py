@@ -147,19 +147,26 @@ def _apply(
 def check_current(connection: sqlite3.Connection) -> None:
     """Raise `StoreUnfit` unless the file has seen exactly the migrations this version knows."""
     known = migrations()[-1][0]
-    try:
-        found = version(connection)
-    except sqlite3.DatabaseError as error:
-        raise StoreUnavailable(f"the database cannot be read: {error}") from error
+    found = check_known(connection)
     if found < known:
         raise StoreUnfit(
             f"the database has schema {found}, this version needs {known}: run `tidings migrate` first"
         )
+
+
+def check_known(connection: sqlite3.Connection) -> int:
+    """How many migrations the file has seen; raises `StoreUnfit` if there are more than this version knows."""
+    known = migrations()[-1][0]
+    try:
+        found = version(connection)
+    except sqlite3.DatabaseError as error:
+        raise StoreUnavailable(f"the database cannot be read: {error}") from error
     if found > known:
         raise StoreUnfit(
             f"the database was written by a newer Tidings (schema {found}; this version knows {known}). "
             "Upgrade, or name another database."
         )
+    return found
 
 
 def _statements(script: str) -> Iterator[str]:
