@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -147,3 +149,19 @@ def test_a_backup_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path, any_dis
     assert ran.stderr.startswith("Error: ") and ran.stderr.count("\n") == 1, ran.stderr
     assert list(any_disk.folder.iterdir()) == []
     assert tidings("backup", str(target), *database, cwd=tmp_path).returncode == 0
+
+
+def test_a_database_can_be_looked_at_and_queued_for_without_room(disk: Disk) -> None:
+    """Memory that is mapped to a file must have room in it: to touch it would end the process."""
+    program = """
+import sys
+from pathlib import Path
+from tidings.store.sqlite.turns import Turns
+
+with Turns(Path(sys.argv[1])).turn():
+    print("its turn")
+"""
+    with disk.without_room():
+        command = [sys.executable, "-c", program, str(disk.folder / "tidings.db")]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "its turn\n"), ran

@@ -71,7 +71,11 @@ def test_the_key_is_made_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
     key = tmp_path / "tidings.db.key"
     assert key.stat().st_mode & 0o777 == 0o600
     assert len(bytes.fromhex(key.read_text())) == KEY_CHARS // 2
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["tidings.db", "tidings.db.key"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "tidings.db",
+        "tidings.db-turns",
+        "tidings.db.key",
+    ]
 
 
 def test_a_database_that_lost_its_key_is_not_given_another(tmp_path: Path) -> None:

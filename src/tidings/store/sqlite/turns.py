@@ -51,7 +51,9 @@ class Turns:
     def _open(self, path: Path) -> None:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(file, _BYTES)
+            # Written, not just made as long: on a full disk, to touch mapped memory without room ends the process.
+            if os.fstat(file).st_size < _BYTES:
+                os.pwrite(file, bytes(_BYTES), 0)
             self._last = memoryview(mmap.mmap(file, _BYTES)).cast("Q")
         except BaseException:
             os.close(file)
