@@ -423,6 +423,37 @@ async def test_a_cancelled_delivery_closes_its_connection_and_gives_back_its_pla
         answer(await post(sender, target.url()))
 
 
+@pytest.mark.parametrize("stale", [False, True])
+async def test_a_cancelled_delivery_on_a_kept_connection_gives_back_its_place(
+    make_sender: MakeSender, stale: bool
+) -> None:
+    """Also while it is posted once more, on a fresh connection."""
+    sender = make_sender(concurrency=1)
+    stuck = asyncio.Event()
+    taken: list[bytes] = []
+
+    async def behave(wire: Wire) -> None:
+        while True:
+            taken.append((await wire.request())[-1:])
+            if taken == [b"1", b"2"] and stale:
+                return
+            if taken[-1] == b"2":
+                stuck.set()
+                await wire.until_gone()
+            await wire.send(OK)
+
+    async with listening(behave) as target:
+        answer(await post(sender, target.url(), body=b"1"))
+        cancelled = asyncio.ensure_future(sender.post(delivery(target.url(), body=b"2")))
+        await stuck.wait()
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await until(lambda: sender.open_connections == 0)
+        answer(await post(sender, target.url(), body=b"3"))
+        assert taken == [b"1", *[b"2"] * (1 + stale), b"3"]
+
+
 async def test_closing_ends_what_is_in_flight(resolver: CachingResolver) -> None:
     sender = Sender(SenderSettings(rules=RULES), resolver)
 
