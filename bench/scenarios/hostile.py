@@ -1,5 +1,6 @@
 """What receivers that attack cost their neighbours: in time from publish to receipt, in deliveries, in memory."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def _beside(bench: Bench, name: str) -> list[Row]:
             _run(bench, folder, origins, halves=(before, beside))
         times = read_times(path)
     old, new = before.figures(times), beside.figures(times)
-    key = "hostile_" + "_".join(word for word in name.lower().split() if word.isalnum())
+    key = "hostile_" + re.sub(r"\W", "_", name.lower())
     where = f"beside a tenth of the targets: {name}"
     labels = (("p50", "publish → receipt, median", "ms"), ("p99", "publish → receipt, p99", "ms"))
     rows = [
