@@ -87,6 +87,9 @@ CLAIM_MAX: Final = 128
 # Deliveries made under one lease, of the page that was read when it was claimed: what it costs to claim is shared by
 # them, and nobody who waits for a slot waits for more.
 BATCHES_PER_LEASE_MAX: Final = 4
+# Deliveries begun, or heard to be recorded, before the event loop does anything else: a millisecond or so, so that
+# answers are read, calls served and records written while the rest is sent.
+BURST_MAX: Final = 32
 # A lease outlives the delivery it covers by this much, for settling.
 LEASE_SLACK: Final = 5 * MICROSECONDS_PER_SECOND
 # `last_failure_content` (contract §12.18).

@@ -13,7 +13,7 @@ Three rules hold it together:
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,7 +24,7 @@ from tidings.dispatcher.attempt import Clocks, Means, Sending, Unseal, conclude,
 from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder, log
 from tidings.dispatcher.slots import Slots
 from tidings.errors import StoreUnavailable
-from tidings.limits import CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND
+from tidings.limits import BURST_MAX, CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND
 from tidings.model import Claim, Claimed, ClaimRequest, Lease, Micros, Post, Record, Reply
 from tidings.store import Engine
 
@@ -91,12 +91,13 @@ class Dispatcher:
         await self._start()
         try:
             async with asyncio.TaskGroup() as tasks:
-                recorder = tasks.create_task(self._recorder.run())
+                recording = [tasks.create_task(part()) for part in (self._recorder.run, self._recorder.tell)]
                 while not self._draining:
                     if not await self._turn():
                         await self._rest()
                 await self._finish()
-                recorder.cancel()
+                for task in recording:
+                    task.cancel()
         finally:
             for reply in self._replies:
                 reply.cancel()
@@ -107,6 +108,7 @@ class Dispatcher:
         if self._holder is None:
             await self._start()
         claims = (await self._claim()).claims
+        self._claiming = False
         records: list[Record] = []
         for claim in claims:
             self._begin(claim, lambda record, _: records.append(structs.replace(record, onward=False)))
@@ -163,22 +165,30 @@ class Dispatcher:
             await asyncio.sleep(STORE_PAUSE_SECONDS)
             # The hint that led here is used up: nobody would say again that there is work.
             return True
-        if self._draining:
-            # The drain began while this was claimed: it is not started, and goes back with the holder's leases.
-            for claim in claimed.claims:
-                self._slots.release(claim.lease)
-            return False
-        for claim in claimed.claims:
-            self._begin(claim, self._to_record)
+        await self._begin_all(claimed.claims)
         return bool(claimed.claims) or claimed.behind
+
+    async def _begin_all(self, claims: Sequence[Claim]) -> None:
+        """Start delivering, a few at a time."""
+        for place, claim in enumerate(claims):
+            if place and place % BURST_MAX == 0:
+                await asyncio.sleep(0)
+            if self._draining:
+                # It began meanwhile: what was claimed is not started, and goes back with the holder's leases.
+                self._slots.release(claim.lease)
+            else:
+                self._begin(claim, self._to_record)
+        self._claiming = False
 
     async def _claim(self) -> Claimed:
         self._withdrawn.intersection_update(sent.claim.gid for sent in self._going_on.values())
+        # Until what is claimed has begun.
         self._claiming = True
         try:
             claimed = await self._store.claim(self._request())
-        finally:
+        except BaseException:
             self._claiming = False
+            raise
         for claim in claimed.claims:
             self._slots.take(claim)
         return claimed

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from tidings.errors import StoreUnavailable
-from tidings.limits import RECORD_MAX
+from tidings.limits import BURST_MAX, RECORD_MAX
 from tidings.model import Claim, End, Record
 from tidings.store import Engine
 
@@ -20,7 +21,8 @@ class Recorder:
     """Takes records in any order and writes what waits.
 
     `recorded` is told of each record once it is durable, and whether its lease was kept; `freed` is called each time
-    some were told.
+    some were told. They are told a few at a time, beside the next transaction: what follows from them is sent while it
+    is written, and neither waits for the other.
     """
 
     def __init__(
@@ -31,6 +33,8 @@ class Recorder:
         self._freed = freed
         self._waiting: list[Record] = []
         self._something = asyncio.Event()
+        self._durable: deque[tuple[Record, bool]] = deque()
+        self._some_durable = asyncio.Event()
         # The store did not take what the network has seen: until it does, nothing more may be claimed.
         self.failing = False
 
@@ -46,9 +50,21 @@ class Recorder:
             while self._waiting:
                 records, self._waiting = self._waiting[:RECORD_MAX], self._waiting[RECORD_MAX:]
                 kept = await self._write(records)
-                for record in records:
-                    self._recorded(record, record.onward and record.lease.webhook in kept)
+                self._durable.extend(
+                    (record, record.onward and record.lease.webhook in kept) for record in records
+                )
+                self._some_durable.set()
+
+    async def tell(self) -> None:
+        """Tell of what was written, until cancelled."""
+        while True:
+            await self._some_durable.wait()
+            self._some_durable.clear()
+            while self._durable:
+                for _ in range(min(BURST_MAX, len(self._durable))):
+                    self._recorded(*self._durable.popleft())
                 self._freed()
+                await asyncio.sleep(0)
 
     async def _write(self, records: Sequence[Record]) -> frozenset[int]:
         """Keep trying: what the network has seen must be written, and nothing is claimed before it is."""

@@ -46,7 +46,7 @@ class Sender:
     """
 
     def __init__(self, settings: SenderSettings, resolver: Resolver) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         rules = settings.rules
         self._aim = lru_cache(DESTINATIONS_MAX)(lambda url: Destination.of(parse_target(url, rules)))
         self._dialer = Dialer(settings, resolver)
@@ -84,7 +84,7 @@ class Sender:
         order = Order(
             goal,
             render(goal.opening, delivery.headers, delivery.body),
-            deadline=self._loop.time() + delivery.timeout / MICROSECONDS_PER_SECOND,
+            deadline=self.loop.time() + delivery.timeout / MICROSECONDS_PER_SECOND,
             span=delivery.timeout,
         )
         lane = self._pool.lane(goal.target.origin)
@@ -93,7 +93,7 @@ class Sender:
                 return Exchange(self, lane, order, self._pool.take(lane))
             lane.gate.leave()
         lane.tasks += 1
-        task = self._loop.create_task(self._post_in_turn(lane, order))
+        task = self.loop.create_task(self._post_in_turn(lane, order))
         task.add_done_callback(lambda _: self._end_task(lane))
         return task
 
@@ -112,7 +112,7 @@ class Sender:
             self._pool.drop_unused(lane)
 
     def _at_once(self, reply: Reply) -> asyncio.Future[Reply]:
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[Reply] = self.loop.create_future()
         future.set_result(reply)
         return future
 
@@ -159,7 +159,7 @@ class Sender:
         if not connection.is_open:
             # It broke between the moment it was ready and this one.
             return connection.fate or NoAnswer(Trouble.CLOSED, "The target closed the connection")
-        coming: asyncio.Future[Reply] = self._loop.create_future()
+        coming: asyncio.Future[Reply] = self.loop.create_future()
 
         def done(reply: Reply) -> None:
             if not coming.done():  # nobody waits for it who was cancelled in the same turn of the loop
@@ -196,7 +196,7 @@ class Exchange(asyncio.Future[Reply]):
     """
 
     def __init__(self, sender: Sender, lane: Lane, order: Order, connection: Connection) -> None:
-        super().__init__()
+        super().__init__(loop=sender.loop)
         self._sender = sender
         self._lane = lane
         self._order = order
