@@ -333,7 +333,7 @@ class ClaimRequest:
     batch_max: int
     # No wait of the policy is longer: a due time beyond it was set by a clock that since went back.
     wait_max: Micros
-    # Webhooks it is delivering to though the clock, turned since, says that their leases are over.
+    # Webhooks it is delivering to, whatever a clock that was turned since says of their leases.
     held: tuple[int, ...] = ()
 
 

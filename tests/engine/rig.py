@@ -350,6 +350,10 @@ async def until(predicate: Callable[[], object], *, seconds: float = 10, message
             await asyncio.sleep(0.001)
 
 
+async def _nothing() -> None:
+    pass
+
+
 class Between:
     """A store with a test between it and the dispatcher: what is set here happens instead, or before."""
 
@@ -364,6 +368,8 @@ class Between:
         # Of those, how many gave any, and how many times something was recorded.
         self.claimed = 0
         self.records = 0
+        # Awaited before the store is asked for claims.
+        self.before_claim: Callable[[], Awaitable[None]] = _nothing
         # Called once something, or nothing, was claimed.
         self.on_claimed: Callable[[], None] = lambda: None
         self.next_dues = 0
@@ -384,11 +390,12 @@ class Between:
         self.records += 1
         return recorded
 
-    async def claim(self, request: ClaimRequest) -> Claimed:
+    async def claim(self, request: ClaimRequest, *, clock: Callable[[], Micros] | None = None) -> Claimed:
         self.claims += 1
+        await self.before_claim()
         if self.refusing_claims is not None:
             raise self.refusing_claims
-        claimed = await self.inner.claim(request)
+        claimed = await self.inner.claim(request, clock=clock)
         self.claimed += bool(claimed.claims)
         self.on_claimed()
         return claimed

@@ -72,6 +72,30 @@ async def test_a_jump_forward_does_not_expire(rig: Rig, by: Micros) -> None:
     assert await rig.ended(webhook)
 
 
+@pytest.mark.parametrize("jump", [0, -HOUR, 20 * SECOND])
+async def test_a_claim_that_was_held_up_takes_no_lease_that_holds(rig: Rig, jump: Micros) -> None:
+    """The clock is read when the claim is made: by the time of the request, a lease given since looks wrong."""
+    await rig.establish()
+    await rig.publish("a")
+    rig.target.gate = asyncio.Event()
+    between = Between(rig.store)
+    delivering: list[asyncio.Task[int]] = []
+
+    async def hold_up() -> None:
+        rig.clock.turn(MINUTE)
+        rig.clock.jump(jump)
+        delivering.append(asyncio.create_task(rig.run_once()))
+        await until(lambda: rig.target.posts)
+
+    between.before_claim = hold_up
+    late = asyncio.create_task(rig.make_dispatcher(store=between.as_store()).run_once())
+    await until(lambda: late.done() or len(rig.target.posts) > 1)
+    rig.target.gate.set()
+    assert await late == 0
+    assert [await task for task in delivering] == [1]
+    assert rig.target.names() == ["a"]
+
+
 @pytest.mark.parametrize("by", [48 * HOUR, 2 * HOUR, 61 * SECOND])
 async def test_a_jump_back_stalls_no_retry(rig: Rig, by: Micros) -> None:
     """A retry that is now far ahead is made at once, and the run does not begin in the future."""

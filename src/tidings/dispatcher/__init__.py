@@ -185,7 +185,7 @@ class Dispatcher:
         # Until what is claimed has begun.
         self._claiming = True
         try:
-            claimed = await self._store.claim(self._request())
+            claimed = await self._store.claim(self._request(), clock=self._clocks.now)
         except BaseException:
             self._claiming = False
             raise
@@ -207,7 +207,7 @@ class Dispatcher:
             batch_max=self._policy.batch_max,
             # The clocks of processes beside each other may differ a little, and are nudged.
             wait_max=self._policy.retry_max + LEASE_SLACK,
-            held=self._slots.held(now=now, lease=lease),
+            held=self._slots.held,
         )
 
     async def _rest(self) -> None:

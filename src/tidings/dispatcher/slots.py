@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from tidings.model import Claim, Lease, Micros
+from tidings.model import Claim, Lease
 
 # Failing webhooks, and each origin, get at most this fraction of the slots.
 SHARE: Final = 4
@@ -35,11 +35,9 @@ class Slots:
     def per_origin(self) -> int:
         return max(1, self.total // SHARE)
 
-    def held(self, *, now: Micros, lease: Micros) -> tuple[int, ...]:
-        """The webhooks in flight, once the clock says that a lease of theirs is over, or not yet begun."""
-        oldest = next(iter(self.claims.values()), None)
-        if oldest is None or now < oldest.lease.until <= now + lease:
-            return ()
+    @property
+    def held(self) -> tuple[int, ...]:
+        """The webhooks in flight."""
         return tuple({each.webhook: None for each in self.claims})
 
     def take(self, claim: Claim) -> None:

@@ -6,7 +6,7 @@ Every method may raise `StoreUnavailable`; those that take something from a call
 cases nothing was written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,11 +144,14 @@ class Engine(Protocol):
         """Take back the leases of processes that are gone; gives how many processes were."""
         ...
 
-    async def claim(self, request: ClaimRequest) -> Claimed:
+    async def claim(self, request: ClaimRequest, *, clock: Callable[[], Micros] | None = None) -> Claimed:
         """Mark new events, then lease webhooks that have something to do, each with the page behind its cursor.
 
         Healthy webhooks with events come first, then failing ones, then heartbeats; who was served longest ago
         goes first. Need not be flushed to disk.
+
+        `clock` is read within the transaction and replaces the request's `now`: a request that had to wait for it (a
+        locked file, a process that stood still) must not judge others' leases by a time gone by.
         """
         ...
 

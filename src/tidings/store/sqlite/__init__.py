@@ -17,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -233,8 +234,11 @@ class SqliteStore:
     async def release_dead_holders(self) -> int:
         return await self._write(self._holders.release_dead, Rank.CLAIM)
 
-    async def claim(self, request: ClaimRequest) -> Claimed:
-        return await self._write(lambda connection: claiming.claim(connection, request), Rank.CLAIM)
+    async def claim(self, request: ClaimRequest, *, clock: Callable[[], Micros] | None = None) -> Claimed:
+        def claim(connection: sqlite3.Connection) -> Claimed:
+            return claiming.claim(connection, request if clock is None else replace(request, now=clock()))
+
+        return await self._write(claim, Rank.CLAIM)
 
     async def record(self, records: Sequence[Record]) -> Recorded:
         return await self._write(lambda connection: recording.record(connection, records), Rank.RECORD)
