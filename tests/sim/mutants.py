@@ -155,6 +155,12 @@ MUTANTS: Final = (
         "return ()",
     ),
     Mutant(
+        "leases are judged by the time of the request",
+        DISPATCHER,
+        "self._store.claim(self._request(), clock=self._clocks.now)",
+        "self._store.claim(self._request())",
+    ),
+    Mutant(
         "a delivery starts however little of its lease is left",
         ATTEMPT,
         "if withdrawn or started + means.policy.delivery_timeout > claim.lease.until:",
@@ -224,12 +230,6 @@ MUTANTS: Final = (
         "        end = event.position\n    if last is None and page:\n        end = page[-1].position\n    else:",
     ),
     # -- ends --------------------------------------------------------------------------------------
-    Mutant(
-        "a delete is not looked at before the send",
-        DISPATCHER,
-        "        if self._claiming or any(",
-        "        if False and any(",
-    ),
     Mutant(
         "deleted webhooks are claimed",
         CLAIMING,
@@ -366,10 +366,10 @@ MUTANTS: Final = (
     ),
     # -- creating ----------------------------------------------------------------------------------
     Mutant(
-        "duplicates are refused before the handshake only",
+        "duplicates are not refused",
         ESTABLISHING,
-        "    _refuse_duplicate(connection, new.owner, scope, new.target)\n",
-        "",
+        "    if row is not None:\n        raise DuplicateWebhook(row[0])",
+        "    if row is None:\n        return",
     ),
     Mutant(
         "equal creates do not queue",
@@ -420,12 +420,6 @@ MUTANTS: Final = (
         RECORDER,
         "                await asyncio.sleep(STORE_PAUSE_SECONDS)",
         "                return frozenset()",
-    ),
-    Mutant(
-        "what is remembered of an undone commit stays",
-        WRITER,
-        "            self._recover()\n            self._on_abort()",
-        "            self._recover()",
     ),
 )
 

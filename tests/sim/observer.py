@@ -28,6 +28,10 @@ from tidings.model import (
     Record,
     Webhook,
 )
+from tidings.sealing import Sealer
+
+# As the processes seal.
+SEALER: Final = Sealer(bytes(32))
 
 if TYPE_CHECKING:
     from tests.sim.process import Done, Process
@@ -69,6 +73,9 @@ class Observer:
         self._tokens: dict[str, set[str]] = {}
         self._token_owner: dict[str, str] = {}
         self._index = 0
+        # Handshakes under way, and the last secret that was sent, by target.
+        self._shaking: dict[str, list[tuple[Process, str]]] = {}
+        self._told: dict[str, str] = {}
         self._committed: set[int] = set()
         self.jumped_at: list[tuple[Micros, Micros]] = []
 
@@ -240,6 +247,7 @@ class Observer:
             self.fail("quotas", f"{resource} has more than {quotas.per_resource} webhooks")
         if sum(hook.owner == owner for hook in live) >= quotas.per_owner:
             self.fail("quotas", f"{owner} has more than {quotas.per_owner} webhooks")
+        self._judge_secret(webhook)
         if webhook.cursor != self.end:
             self.fail("cursor", f"a webhook began at {webhook.cursor}, the log ends at {self.end}")
         hook = Hook(
@@ -329,12 +337,14 @@ class Observer:
                 self.fail("fence", f"fence {claim.lease.fence} after {hook.fence}", hook)
             if claim.cursor != hook.cursor:
                 self.fail("cursor", f"the cursor stands at {claim.cursor}, not at {hook.cursor}", hook)
-            self._judge_lease(hook, request, done.process)
+            # The time of the claim, by the clock of who made it.
+            now = claim.lease.until - request.lease
+            self._judge_lease(hook, done.process, now=now, lease=request.lease)
             turn = Turn(
                 claim=claim,
                 process=done.process,
                 index=self._index,
-                now=request.now,
+                now=now,
                 filters=hook.filters,
                 version=hook.version,
                 cursor=hook.cursor,
@@ -345,15 +355,13 @@ class Observer:
             hook.leased = turn
             self.note("claimed", done.process, hook.gid, claim.lease.fence, claim.cursor)
 
-    def _judge_lease(self, hook: Hook, request: ClaimRequest, process: Process) -> None:
+    def _judge_lease(self, hook: Hook, process: Process, *, now: Micros, lease: Micros) -> None:
         before = hook.leased
         if before is None or before.process.ended:
             return
         until = before.claim.lease.until
-        if not (until <= request.now or until > request.now + 2 * request.lease):
-            self.fail(
-                "lease", f"claimed {(until - request.now) / SECOND:.3f} s before its lease ran out", hook
-            )
+        if not (until <= now or until > now + 2 * lease):
+            self.fail("lease", f"claimed {(until - now) / SECOND:.3f} s before its lease ran out", hook)
         if before.process is process:
             self.fail("lease", "claimed twice by the process that holds it", hook)
         self.seen["lease_ran_out"] += 1
@@ -482,21 +490,28 @@ class Observer:
         self.note("answer", turn.process, hook.gid, turn.name[:8], str(heard.answer)[:60])
 
     def _handshake(self, process: Process, delivery: Delivery) -> Callable[[Heard], None]:
-        target = delivery.url
+        target, secret = delivery.url, dict(delivery.headers)["X-Hook-Secret"]
         self.note("handshake", process, None, target)
         if any(hook.target == target and hook.ended is None for hook in self.hooks.values()):
             self.fail("handshake", f"{target} was sent a second secret")
-        shaking = self._world.shaking
-        alive = [each for each in shaking.get(target, []) if not each.ended]
-        if alive and self._world.calm_since < self.now - 40 * SECOND:
+        shaking = [other for other in self._shaking.get(target, []) if not other[0].ended]
+        if shaking and self._world.calm_since < self.now - 40 * SECOND:
             self.fail("handshake", f"two handshakes with {target} at once")
-        shaking[target] = [*alive, process]
+        ours = (process, secret)
+        self._shaking[target] = [*shaking, ours]
+        self._told[target] = secret
 
         def ended(heard: Heard) -> None:
-            shaking[target].remove(process)
+            self._shaking[target].remove(ours)
             self.seen["handshake_refused"] += not heard.took
 
         return ended
+
+    def _judge_secret(self, webhook: Webhook) -> None:
+        """What a receiver keeps is the last secret it was told: it must be this webhook's."""
+        secret = SEALER.unseal(webhook.secrets[0], webhook=webhook.gid)
+        if self._told[webhook.target] != secret:
+            self.fail("handshake", f"{webhook.target} was told another secret since {webhook.gid}'s")
 
     def post_ended(self, ticket: Callable[[Heard], None], heard: Heard) -> None:
         ticket(heard)

@@ -76,7 +76,7 @@ class Plan:
 
 
 # Steps of a webhook that a deed may wait for.
-STEPS: Final = ("event", "claimed", "post", "answer", "recorded")
+STEPS: Final = ("handshake", "event", "claimed", "post", "answer", "recorded")
 # Deeds that are misfortunes, by the name the shrinker knows them under.
 MISFORTUNES: Final = ("crash", "fuse", "cut_power", "stall", "jump", "trouble", "drain")
 
@@ -231,6 +231,14 @@ class _Maker:
             again = dice.choice(creates)
             self._do(again.at + dice.choice((0, 1_000, 200_000, 20 * SECOND)), "create", **again.what)
 
+        if dice.random() < 0.25:
+            # Many on one thing at once, so that a quota is reached while hands are being shaken.
+            first = dice.choice([deed for deed in self.deeds if deed.kind == "create"])
+            for host in self.hosts:
+                self._do(
+                    first.at + dice.choice((0, 1_000, 100_000)), "create", **{**first.what, "host": host}
+                )
+
     def _create(self, at: Micros) -> None:
         dice = self.dice
         gid, resource_type, _ = dice.choice(self.resources)
@@ -249,7 +257,7 @@ class _Maker:
         dice = self.dice
         gid, resource_type, parents = dice.choice(self.resources[1:])
         resource: Any = gid
-        if dice.random() < 0.08:
+        if dice.random() < 0.12:
             resource = {"gid": gid, "resource_type": resource_type}
             if dice.random() < 0.5:
                 resource["parents"] = list(self._place(resource_type) or parents)
@@ -265,6 +273,9 @@ class _Maker:
             event["change"] = {"field": dice.choice(FIELDS), "action": "changed"}
         if dice.random() < 0.15:
             event["parent"] = dice.choice(self.resources)[0]
+        if dice.random() < 0.02:
+            # Nobody knows it: the whole publish is refused, with whatever it described.
+            event["parent"] = "404"
         if dice.random() < 0.1:
             event["id"] = f"ext-{dice.randrange(6)}"
         return event

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tests.sim.disk import GENERATION, Connection
 from tests.sim.network import Heard
+from tests.sim.observer import SEALER
 from tests.sim.universe import SECOND, ProcessLoop
 from tidings.dispatcher import Clocks, Dispatcher
 from tidings.errors import StoreUnavailable
 from tidings.model import Claim, Claimed, Delivery, Micros, NoAnswer, Reply, SealedSecret, Trouble
-from tidings.sealing import NONCE_BYTES, Sealer
+from tidings.sealing import NONCE_BYTES
 from tidings.service.publishing import Publishing
 from tidings.service.tokens import TokenDesk
 from tidings.service.webhooks import Dice, WebhookDesk
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SEALER: Final = Sealer(bytes(32))
 TIMED_OUT: Final = Heard(False, NoAnswer(Trouble.TIMEOUT, "no answer in time"), 0)
 # The store's methods whose transactions the observer is told of.
 WATCHED: Final = frozenset(

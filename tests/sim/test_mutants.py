@@ -13,7 +13,7 @@ SOME = (
     "leases are not looked at",
     "filters are applied after the cut",
     "the end of a failed batch is forgotten",
-    "duplicates are refused before the handshake only",
+    "equal creates do not queue",
 )
 
 

@@ -20,9 +20,9 @@ import msgspec
 
 from tests.sim.disk import Disk, disk
 from tests.sim.network import Network, Receiver
-from tests.sim.observer import Observer, Violation
+from tests.sim.observer import SEALER, Observer, Violation
 from tests.sim.plan import OWNERS, WORKSPACE, Deed, Plan
-from tests.sim.process import SEALER, Process
+from tests.sim.process import Process
 from tests.sim.universe import SECOND, Spinning, Universe
 from tidings.errors import NotFound, RequestError, StoreUnavailable
 from tidings.limits import LEASE_SLACK
@@ -65,7 +65,6 @@ class World:
         self.disk = made
         self.jumped: Micros = 0
         self.skew = max(map(abs, plan.skews)) * 2
-        self.shaking: dict[str, list[Process]] = {}
         # Whether nothing but trouble can keep a delivery back: there are slots for all.
         self.prompt = plan.concurrency >= 64
         lease = plan.policy.delivery_timeout + LEASE_SLACK
@@ -83,6 +82,7 @@ class World:
         self._grants: dict[str, str] = {}
         self._told: list[tuple[str, str, str]] = []
         self._healed = False
+        self._ending = False
         # Deeds that wait for a step of some webhook; and the one that a deed is about to concern.
         self.waiting: dict[str, list[Deed]] = {}
         self._concerned: tuple[Process | None, str | None] = (None, None)
@@ -172,6 +172,7 @@ class World:
         self.universe.run(self.universe.now + 3 * policy.delivery_timeout + 30 * SECOND)
         while self.observer.outstanding() and self.universe.now < deadline and not self.universe.stopped:
             self.universe.run(self.universe.now + step)
+        self._ending = True
         for number, process in enumerate(self.processes):
             if process is None:
                 continue
@@ -204,8 +205,9 @@ class World:
         process.loop.kill()
         self.disk.close(process)
         self.processes[process.number] = None
-        if not self._healed:
-            self.universe.after(process.down, self._start, process.number)
+        if not self._ending:
+            down = 0 if self._healed else process.down
+            self.universe.after(down, self._start, process.number)
 
     def _kill(self, process: Process, down: Micros) -> None:
         if process.ended:
