@@ -55,7 +55,7 @@ class Dispatcher:
         # The webhooks (their gids) that ended while the store was asked for them.
         self._claiming = False
         self._withdrawn: set[str] = set()
-        self._recorder = Recorder(store, recorded=self._recorded, freed=self.wake)
+        self._recorder = Recorder(store, recorded=self._recorded)
         # Replies on their way.
         self._replies: set[asyncio.Future[Reply]] = set()
         # Deliveries whose record asks to keep its lease, until it is durable.
@@ -278,6 +278,7 @@ class Dispatcher:
         sent = self._going_on.pop(record.lease, None) if record.onward else None
         if sent is None or not kept or self._draining:
             self._slots.release(record.lease)
+            self.wake()
             return
         claim = go_on(sent, record)
         self._slots.go_on(claim)

@@ -20,17 +20,13 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """Takes records in any order and writes what waits.
 
-    `recorded` is told of each record once it is durable, and whether its lease was kept; `freed` is called each time
-    some were told. They are told a few at a time, beside the next transaction: what follows from them is sent while it
-    is written, and neither waits for the other.
+    `recorded` is told of each record once it is durable, and whether its lease was kept: a few at a time, beside the
+    next transaction. What follows from them is sent while it is written, and neither waits for the other.
     """
 
-    def __init__(
-        self, store: Engine, *, recorded: Callable[[Record, bool], None], freed: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Engine, *, recorded: Callable[[Record, bool], None]) -> None:
         self._store = store
         self._recorded = recorded
-        self._freed = freed
         self._waiting: list[Record] = []
         self._something = asyncio.Event()
         self._durable: deque[tuple[Record, bool]] = deque()
@@ -63,7 +59,6 @@ class Recorder:
             while self._durable:
                 for _ in range(min(BURST_MAX, len(self._durable))):
                     self._recorded(*self._durable.popleft())
-                self._freed()
                 await asyncio.sleep(0)
 
     async def _write(self, records: Sequence[Record]) -> frozenset[int]:
