@@ -88,7 +88,6 @@ class Hook:
     planned: Micros = 0
     # True time of the last success.
     contact: Micros = 0
-    last_heartbeat: Micros | None = None
     pinned: tuple[bytes, str, int] | None = None
     # What each delivery held, and what it was called.
     bodies: dict[str, bytes] = field(default_factory=dict)

@@ -464,11 +464,9 @@ class Observer:
                     self.fail("retries", f"retried {late:.0f} s after it was due", hook)
             return
         self.judge_quiet(hook)
-        if not turn.numbers and hook.last_heartbeat is not None and calm <= hook.last_heartbeat:
-            early = (
-                policy.heartbeat_every * 9 // 10 - (self.now - hook.last_heartbeat) - 2 * SECOND - world.skew
-            )
-            if early > 0 and hook.stopped_since is None:
+        if not turn.numbers and calm <= hook.contact:
+            early = policy.heartbeat_every * 9 // 10 - (self.now - hook.contact) - 2 * SECOND - world.skew
+            if early > 0:
                 self.fail("heartbeats", f"a heartbeat {early / SECOND:.0f} s too early", hook)
 
     def judge_quiet(self, hook: Hook) -> None:
@@ -585,8 +583,6 @@ class Observer:
         hook.failures = 0
         hook.pinned = None
         hook.contact = turn.ended
-        if not turn.numbers:
-            hook.last_heartbeat = turn.ended
 
     def _failed(self, hook: Hook, turn: Turn, record: Record, process: Process) -> None:
         heard, verdict = turn.heard, record.verdict

@@ -76,7 +76,7 @@ class Plan:
 
 
 # Steps of a webhook that a deed may wait for.
-STEPS: Final = ("handshake", "event", "claimed", "post", "answer", "recorded")
+STEPS: Final = ("handshake", "event", "asks", "claimed", "post", "answer", "recorded")
 # Deeds that are misfortunes, by the name the shrinker knows them under.
 MISFORTUNES: Final = ("crash", "fuse", "cut_power", "stall", "jump", "trouble", "drain")
 

@@ -156,6 +156,8 @@ class Witness:
 
         async def watched(*arguments: Any, **named: Any) -> Any:
             process.writer.call = (name, arguments, named)
+            if name == "claim" and "asks" in process.world.waiting:
+                process.world.step("asks", process, None)
             result = await method(*arguments, **named)
             if name == "claim":
                 process.claimed(result)

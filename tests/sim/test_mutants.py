@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from tests.sim.mutants import MUTANTS, Mutant, hunt_all
+from tests.sim.mutants import MUTANTS, SEEDS_MAX, Mutant, hunt_all
+
+ROOT = Path(__file__).parents[2]
 
 # One for each promise, among those that take few worlds.
 SOME = (
@@ -36,3 +41,11 @@ def test_some_mutants_are_caught() -> None:
     mutants = [mutant for mutant in MUTANTS if mutant.name in SOME]
     survived = [catch.name for catch in hunt_all(mutants, seeds_max=60) if catch.invariant is None]
     assert not survived
+
+
+def test_the_table_of_mistakes_is_complete() -> None:
+    """docs/reliability.md names each, and how many worlds it took."""
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| ([^|]+?) \| (\d+) \| [a-z ]+ \|$", text, re.MULTILINE))
+    assert rows.keys() == {mutant.name for mutant in MUTANTS}
+    assert all(int(seeds) <= SEEDS_MAX for seeds in rows.values())
