@@ -305,6 +305,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     page: tuple[Event, ...]
     # Whether the log holds more behind the page.
     more: bool
+    # Whether it was served well lately, and so had its place among the slots kept for such as it.
+    proven: bool = False
     # How many batches of the page were delivered under this lease before.
     delivered: int = 0
 
@@ -323,9 +325,13 @@ class ClaimRequest:
     now: Micros
     holder: int
     lease: Micros
-    # How many deliveries it has room for, and how many of those may be to failing webhooks.
+    # How many deliveries it has room for; how many of those may be to webhooks that are not proven, and of those again
+    # to failing ones.
     limit: int
+    unproven_limit: int
     failing_limit: int
+    # Healthy webhooks with events that were served since then are proven.
+    proven_since: Micros
     # How many each origin may have in flight, and how many the busy ones have.
     per_origin: int
     in_flight: Mapping[int, int]

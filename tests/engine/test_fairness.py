@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.engine.rig import FAILED, HOUR, MINUTE, OK, WORKSPACE, Post, Rig, names, policy_of, running, until
+from tests.engine.rig import (
+    FAILED,
+    HOUR,
+    MINUTE,
+    OK,
+    PROJECT,
+    WORKSPACE,
+    Post,
+    Rig,
+    names,
+    policy_of,
+    running,
+    until,
+)
 from tidings.limits import CLAIM_MAX
 from tidings.model import Filter, Reply
+
+PROJECTS = (Filter(resource_type="project"),)
 
 
 async def test_no_more_at_once_than_there_are_slots(rig: Rig) -> None:
@@ -83,6 +98,38 @@ async def test_failing_webhooks_share_a_quarter(rig: Rig) -> None:
         assert len(rig.target.posts) - posted == 8
         rig.target.gate.set()
         await until(lambda: all(rig.target.to(webhook)[-1].names == ["b"] for webhook in failing))
+
+
+async def test_targets_that_died_unnoticed_leave_room_for_those_served_lately(rig: Rig) -> None:
+    """Many more than there are slots, none of which has failed yet, and none of which ever answers."""
+    for number in range(20):
+        await rig.establish(f"http://dead{number}.example/")
+    rig.clock.turn(HOUR)
+    healthy = [
+        await rig.establish(f"http://healthy{number}.example/", resource=WORKSPACE, filters=PROJECTS)
+        for number in range(2)
+    ]
+    never = asyncio.Event()
+
+    async def answer(post: Post) -> Reply:
+        if "dead" in post.delivery.url:
+            await never.wait()
+        return OK
+
+    rig.target.answer = answer
+    dispatcher = rig.make_dispatcher(concurrency=8)
+    async with running(dispatcher):
+        await rig.publish("for all", resource=PROJECT)
+        dispatcher.wake()
+        await until(lambda: sum("dead" in post.delivery.url for post in rig.target.posts) == 4)
+        for number in range(5):
+            await rig.publish(f"again{number}", resource=PROJECT)
+            dispatcher.wake()
+            heard = 2 * (number + 2)
+            await until(lambda heard=heard: sum(map(len, map(rig.target.names, healthy))) == heard)  # type: ignore[misc]
+        await until(lambda: dispatcher.in_flight == 4)
+        never.set()
+    assert rig.target.names(healthy[0]) == ["for all", *(f"again{number}" for number in range(5))]
 
 
 async def test_events_then_retries_then_heartbeats(rig: Rig) -> None:

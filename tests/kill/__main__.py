@@ -75,12 +75,12 @@ def table(result: Result, paused: Findings) -> list[str]:
 
 
 def _row(name: str, falls: Sequence[Repeats]) -> str:
-    """`in flight`: leases on disk when it fell. `posted`: those a receiver had seen. `repeated`: taken once more."""
+    """`in flight`: leases when it fell. `posted`: those a receiver had read by then. `repeated`: taken once more."""
     in_flight, posted, repeated = (
         sum(getattr(fall, what) for fall in falls) for what in ("in_flight", "posted", "repeated")
     )
     most = max(falls, key=lambda fall: fall.repeated, default=None)
-    of = f"{most.repeated} of {most.posted}" if most else "-"
+    of = f"{most.repeated} of {most.in_flight}" if most else "-"
     return f"{name:24}{len(falls):>7}{in_flight:>11}{posted:>14}{repeated:>10}{of:>15}"
 
 

@@ -51,6 +51,9 @@ SETTINGS: Final = {
     "PYTHONPATH": str(ROOT),
 }
 
+# What the log says once all of a service answers.
+SERVING: Final = '"serving"'
+
 
 class Where(StrEnum):
     """What a process was at when it fell."""
@@ -183,8 +186,10 @@ class Play:
         """Start whoever does not run, and wait until all are ready."""
         for service in self.services:
             if not service.alive:
-                began = time.monotonic()
+                began, said = time.monotonic(), service.log().count(SERVING)
                 service.start()
+                # One worker may be ready before the others: if one of those is killed, it is the start that fails.
+                wait_until(lambda: service.log().count(SERVING) > said, timeout=30)  # noqa: B023
                 self._start_seconds = time.monotonic() - began
 
     def _alive(self) -> list[Service]:
@@ -264,10 +269,10 @@ class Play:
 
     def _fall_in_start(self, victim: Service) -> None:
         victim.start(ready=False)
-        said = victim.log().count('"serving"')
+        said = victim.log().count(SERVING)
         time.sleep(self._dice.uniform(0, START_SPREAD * self._start_seconds))
         assert victim.alive, f"it ended by itself:\n{victim.log()[-2_000:]}"
-        self._kill(victim, Where.LOAD if victim.log().count('"serving"') > said else Where.START)
+        self._kill(victim, Where.LOAD if victim.log().count(SERVING) > said else Where.START)
 
     def _fall_in_migration(self, wanted: int) -> None:
         """Kill a process while it makes a fresh database; a moment too late, and it is another fresh one's turn."""

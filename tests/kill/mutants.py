@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tidings.cli import main
 from tidings.model import Claimed, ClaimRequest
@@ -33,8 +33,8 @@ def cursor_before_the_post() -> None:
     """The cursor is moved when a batch is claimed, not when it was taken."""
     claim = SqliteStore.claim
 
-    async def move_and_claim(store: SqliteStore, request: ClaimRequest) -> Claimed:
-        claimed = await claim(store, request)
+    async def move_and_claim(store: SqliteStore, request: ClaimRequest, **more: Any) -> Claimed:
+        claimed = await claim(store, request, **more)
         pages = [(each.page[: request.batch_max], each.lease.webhook) for each in claimed.claims]
         ends = [(page[-1].position, webhook) for page, webhook in pages if page]
 

@@ -19,8 +19,12 @@ def family(pid: int) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended: its locks and connections are gone, though its parent may not know yet."""
-    return _state(Path(f"/proc/{pid}")) in "ZX"
+    """Whether a process has ended: its locks and connections are gone, though its parent may not know yet.
+
+    Its first thread may be dead while another still holds all of that.
+    """
+    threads = _threads(pid)
+    return len(threads) <= 1 and all(_state(thread) in "ZX" for thread in threads)
 
 
 def wait_for_the_end(pids: Iterable[int], *, seconds: float = 60.0) -> None:
@@ -54,11 +58,14 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
 
 
 def _stands_still(pid: int) -> bool:
+    return all(_state(thread) in "TtZX" for thread in _threads(pid))
+
+
+def _threads(pid: int) -> list[Path]:
     try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-    except FileNotFoundError:
-        return True
-    return all(_state(thread) in "TtZX" for thread in threads)
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _state(process: Path) -> str:

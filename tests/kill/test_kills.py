@@ -23,13 +23,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.timeout(300)
-def test_killed_services_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """A round with one process and a part of a round with two; all of it is printed, and the status says so."""
-    assert program.main(["--kills", "14", "--seed", str(SEED)]) == 0
+def test_killed_services_lose_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short round of each shape; all of it is printed, and the status says that it went well."""
+    monkeypatch.setattr(campaign, "ROUND_KILLS", 5)
+    assert program.main(["--kills", str(5 * len(campaign.SHAPES)), "--seed", str(SEED)]) == 0
     printed = capsys.readouterr().out
     rows = {line[:24].strip(): line[24:].split() for line in printed.splitlines() if len(line) > 24}
-    assert int(rows["all"][0]) == 15, printed
-    assert int(rows[Where.MIGRATION][0]) == 2, printed
+    # And the process that is made to stand still.
+    assert int(rows["all"][0]) == 5 * len(campaign.SHAPES) + 1, printed
+    assert int(rows[Where.MIGRATION][0]) == len(campaign.SHAPES), printed
     assert int(rows[Where.LOAD][0]) > 0, printed
     assert rows["events lost"] == rows["deliveries out of order"] == rows["other violations"] == ["0"], (
         printed

@@ -323,6 +323,39 @@ async def test_an_ended_webhook_is_not_claimed(case: Case) -> None:
     assert await case.claimed(now=NOON + DAY) == {}
 
 
+# -- the proven and the others ---------------------------------------------------------------------
+
+
+async def test_only_so_many_are_claimed_that_were_not_served_lately(case: Case) -> None:
+    """Those with events, those that fail and those that are quiet share the limit; the proven have the rest."""
+    old = [await case.establish(f"http://old{number}.example/", now=NOON) for number in range(3)]
+    new = [
+        await case.establish(f"http://new{number}.example/", now=NOON + HOUR + number) for number in range(3)
+    ]
+    await case.publish("a", now=NOON + HOUR)
+    now = NOON + HOUR + SECOND
+    claimed = (await case.claim(now=now, proven_since=NOON + HOUR, unproven_limit=2)).claims
+    assert {claim.gid: claim.proven for claim in claimed} == {
+        **{webhook.gid: False for webhook in old[:2]},
+        **{webhook.gid: True for webhook in new},
+    }
+    rest = await case.claimed(now=now, proven_since=NOON + HOUR, unproven_limit=0)
+    assert rest == {}
+    assert list(await case.claimed(now=now, proven_since=NOON + HOUR, unproven_limit=1)) == [old[2].gid]
+
+
+@pytest.mark.parametrize("why", ["failing", "quiet"])
+async def test_who_fails_or_is_quiet_is_not_proven(case: Case, why: str) -> None:
+    now = NOON + HOUR
+    webhook = await case.establish(heartbeat_at=now)
+    if why == "failing":
+        await case.publish("a")
+        await case.make_failing(webhook, due=now)
+    assert await case.claimed(now=now, proven_since=NOON, unproven_limit=0) == {}
+    claim = await case.only(now=now, proven_since=NOON, unproven_limit=1)
+    assert not claim.proven
+
+
 # -- pages -----------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from tidings.dispatcher.attempt import Clocks, Means, Sending, Unseal, conclude,
 from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder, log
 from tidings.dispatcher.slots import Slots
 from tidings.errors import StoreUnavailable
-from tidings.limits import BURST_MAX, CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND
+from tidings.limits import BURST_MAX, CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND, PROVEN_WITHIN
 from tidings.model import Claim, Claimed, ClaimRequest, Lease, Micros, Post, Record, Reply
 from tidings.store import Engine
 
@@ -201,7 +201,9 @@ class Dispatcher:
             holder=self._holder,
             lease=lease,
             limit=min(self._slots.free, CLAIM_MAX),
+            unproven_limit=self._slots.unproven_free,
             failing_limit=self._slots.failing_free,
+            proven_since=now - PROVEN_WITHIN,
             per_origin=self._slots.per_origin,
             in_flight=dict(self._slots.origins),
             batch_max=self._policy.batch_max,

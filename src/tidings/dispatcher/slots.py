@@ -7,6 +7,9 @@ from tidings.model import Claim, Lease
 
 # Failing webhooks, and each origin, get at most this fraction of the slots.
 SHARE: Final = 4
+# And this fraction is kept for proven ones: thousands of targets that have died since they were last heard of cannot
+# take it, while each has yet to fail for the first time.
+PROVEN_SHARE: Final = 2
 
 
 @dataclass(slots=True)
@@ -22,6 +25,7 @@ class Slots:
     # How many each origin has in flight; only those that have any.
     origins: dict[int, int] = field(default_factory=dict)
     failing: int = 0
+    unproven: int = 0
 
     @property
     def free(self) -> int:
@@ -30,6 +34,10 @@ class Slots:
     @property
     def failing_free(self) -> int:
         return max(1, self.total // SHARE) - self.failing
+
+    @property
+    def unproven_free(self) -> int:
+        return self.total - self.total // PROVEN_SHARE - self.unproven
 
     @property
     def per_origin(self) -> int:
@@ -44,6 +52,7 @@ class Slots:
         self.claims[claim.lease] = claim
         self.origins[claim.origin] = self.origins.get(claim.origin, 0) + 1
         self.failing += bool(claim.health.failures)
+        self.unproven += not claim.proven
 
     def go_on(self, claim: Claim) -> None:
         """The next batch takes the place of the one before it, under the same lease."""
@@ -52,6 +61,7 @@ class Slots:
     def release(self, lease: Lease) -> None:
         claim = self.claims.pop(lease)
         self.failing -= bool(claim.health.failures)
+        self.unproven -= not claim.proven
         left = self.origins[claim.origin] - 1
         if left:
             self.origins[claim.origin] = left

@@ -148,7 +148,7 @@ class Engine(Protocol):
         """Mark new events, then lease webhooks that have something to do, each with the page behind its cursor.
 
         Healthy webhooks with events come first, then failing ones, then heartbeats; who was served longest ago
-        goes first. Need not be flushed to disk.
+        goes first. All but those that were served well lately share their own limit. Need not be flushed to disk.
 
         `clock` is read within the transaction and replaces the request's `now`: a request that had to wait for it (a
         locked file, a process that stood still) must not judge others' leases by a time gone by.

@@ -51,12 +51,13 @@ FREE_EXPIRED: Final = """
 IDLE: Final = "lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL"
 _ORIGIN_FREE: Final = "origin NOT IN (SELECT value FROM json_each(:full))"
 
-# Who was served longest ago goes first.
-READY: Final = f"""
+# Who was served longest ago goes first: those who are not proven, then those who are.
+UNPROVEN: Final = f"""
     SELECT webhook, origin FROM cursors
-    WHERE head > cursor AND failures = 0 AND {IDLE} AND {_ORIGIN_FREE}
+    WHERE head > cursor AND failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND turn < :proven_since
     ORDER BY turn LIMIT :limit
 """
+PROVEN: Final = UNPROVEN.replace("turn < :proven_since", "turn >= :proven_since")
 
 FAILING: Final = f"""
     SELECT webhook, origin FROM cursors
@@ -64,7 +65,7 @@ FAILING: Final = f"""
     ORDER BY next_attempt_at LIMIT :limit
 """
 
-# Events are a sign of life too, so whoever has some is left to READY: no webhook is found by two statements.
+# Events are a sign of life too, so whoever has some is left to the two above: no webhook is found by two statements.
 QUIET: Final = f"""
     SELECT webhook, origin FROM cursors
     WHERE failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now AND head <= cursor
@@ -179,29 +180,32 @@ def claim(connection: sqlite3.Connection, request: ClaimRequest) -> Claimed:
     if not chosen:
         return Claimed((), behind)
     until = request.now + request.lease
-    webhooks = dump_set(chosen)
+    webhooks = dump_set(list(chosen))
     connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
     # Without filters every event is taken, so what one lease may deliver and one more is all that can be of use.
     most = BATCHES_PER_LEASE_MAX * request.batch_max + 1
     first = min(_FIRST_EVENTS, most)
     (rows,) = connection.execute(CLAIMED, {"webhooks": webhooks, "first": first}).fetchone()
     claims = tuple(
-        _load_claim(connection, row, until=until, first=first, most=most) for row in _decode_claims(rows)
+        _load_claim(connection, row, until=until, proven=chosen[row.webhook], first=first, most=most)
+        for row in _decode_claims(rows)
     )
     return Claimed(claims, behind)
 
 
-def _choose(connection: sqlite3.Connection, request: ClaimRequest) -> list[int]:
-    """Choose webhooks in the order of service, leaving out origins that are full."""
+def _choose(connection: sqlite3.Connection, request: ClaimRequest) -> dict[int, bool]:
+    """Choose webhooks in the order of service, leaving out origins that are full; gives whether each is proven."""
     chosen = _Choice(request)
-    chosen.take(connection, READY, request.limit)
+    unproven = request.unproven_limit
+    unproven -= chosen.take(connection, UNPROVEN, unproven)
+    chosen.take(connection, PROVEN, request.limit)
     for statement in (FAILING, _FAILING_ASTRAY):
-        failing_before = len(chosen.webhooks)
-        chosen.take(connection, statement, min(request.limit, request.failing_limit))
-        if len(chosen.webhooks) > failing_before:
+        failing = chosen.take(connection, statement, min(unproven, request.failing_limit))
+        unproven -= failing
+        if failing:
             break
-    chosen.take(connection, QUIET, request.limit)
-    return list(chosen.webhooks)
+    chosen.take(connection, QUIET, unproven)
+    return chosen.webhooks
 
 
 def _all(statement: str) -> str:
@@ -215,30 +219,34 @@ class _Choice:
     def __init__(self, request: ClaimRequest) -> None:
         self._request = request
         self._in_flight = dict(request.in_flight)
-        self.webhooks: dict[int, None] = {}
+        # Each that was chosen, and whether it is proven.
+        self.webhooks: dict[int, bool] = {}
 
-    def take(self, connection: sqlite3.Connection, statement: str, most: int) -> None:
-        """Take up to `most` webhooks that this statement finds.
+    def take(self, connection: sqlite3.Connection, statement: str, most: int) -> int:
+        """Take up to `most` webhooks that this statement finds; gives how many there were.
 
         Rows of an origin that fills up on the way are passed over, and the statement is asked again without that
         origin. It then finds those again that were chosen before, so it is asked for as many more; whoever is passed
         over is somebody new, of an origin that has just filled up. So there are few turns.
         """
+        before = len(self.webhooks)
         while (room := min(most, self._request.limit - len(self.webhooks))) > 0:
             limit = room + len(self.webhooks)
             (rows,) = connection.execute(_all(statement), self._parameters(limit)).fetchone()
             found = [row for row in _decode_found(rows) if row[0] not in self.webhooks][:room]
-            taken = sum(self._admit(webhook, origin) for webhook, origin in found)
+            proven = statement is PROVEN
+            taken = sum(self._admit(webhook, origin, proven=proven) for webhook, origin in found)
             most -= taken
             if taken == len(found):
-                return
+                break
+        return len(self.webhooks) - before
 
-    def _admit(self, webhook: int, origin: int) -> bool:
+    def _admit(self, webhook: int, origin: int, *, proven: bool) -> bool:
         in_flight = self._in_flight.get(origin, 0)
         if in_flight >= self._request.per_origin:
             return False
         self._in_flight[origin] = in_flight + 1
-        self.webhooks[webhook] = None
+        self.webhooks[webhook] = proven
         return True
 
     def _parameters(self, limit: int) -> dict[str, object]:
@@ -248,11 +256,12 @@ class _Choice:
             "full": dump_set(full),
             "limit": limit,
             "wait_max": self._request.wait_max,
+            "proven_since": self._request.proven_since,
         }
 
 
 def _load_claim(
-    connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, first: int, most: int
+    connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, proven: bool, first: int, most: int
 ) -> Claim:
     filters = load_filters(row.filters)
     page = _load_page(row.page or [])
@@ -284,6 +293,7 @@ def _load_claim(
         ),
         page=page,
         more=more,
+        proven=proven,
     )
 
 
