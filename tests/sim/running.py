@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections import Counter
@@ -50,7 +51,10 @@ def run_seeds(seeds: Iterable[int]) -> Tally:
 
 
 def _work(seeds: range) -> Tally:
-    return run_seeds(seeds)
+    tally = run_seeds(seeds)
+    # Worlds are full of cycles, and nobody collects while one runs: thousands would take gigabytes.
+    gc.collect()
+    return tally
 
 
 def run_everywhere(seeds: range, *, jobs: int | None = None) -> Iterator[Tally]:
