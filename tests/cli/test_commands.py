@@ -56,7 +56,7 @@ COMMANDS = dict(every_command(main))
 
 def test_the_commands_are_the_promised_ones() -> None:
     assert {" ".join(path) for path in COMMANDS} == {
-        "serve", "dispatch", "migrate", "listen",
+        "serve", "dispatch", "migrate", "backup", "restore", "listen",
         "token create", "token list", "token revoke",
         "webhooks list", "webhooks show", "webhooks create", "webhooks delete", "webhooks attempts",
         "events publish",
