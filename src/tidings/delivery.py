@@ -218,13 +218,12 @@ def next_heartbeat(now: Micros, *, jitter: float, policy: Policy) -> Micros:
 def _moved_heartbeat(health: Health, now: Micros, *, jitter: float, policy: Policy) -> Micros:
     """Leave a heartbeat's time alone until it comes, then see whether the webhook was quiet (`not_yet_quiet`).
 
-    Moving it with each delivery would make the one index that orders all quiet webhooks the busiest of all.
+    Moving it with each delivery would make the one index that orders all quiet webhooks the busiest of all. A time
+    further ahead than the interval was set by a clock that since went back.
     """
-    return (
-        health.heartbeat_at
-        if health.heartbeat_at > now
-        else next_heartbeat(now, jitter=jitter, policy=policy)
-    )
+    if now < health.heartbeat_at <= now + policy.heartbeat_every:
+        return health.heartbeat_at
+    return next_heartbeat(now, jitter=jitter, policy=policy)
 
 
 def not_yet_quiet(health: Health, *, now: Micros, jitter: float, policy: Policy) -> Health | None:

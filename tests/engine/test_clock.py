@@ -150,6 +150,23 @@ async def test_heartbeats_go_on_after_a_jump(rig: Rig, by: Micros) -> None:
     assert rig.target.to(webhook)[0].at <= jumped_at + rig.policy.heartbeat_every // 10
 
 
+async def test_heartbeats_go_on_after_a_jump_back_while_it_failed(rig: Rig) -> None:
+    """Upkeep moves the times of healthy webhooks; that of a failing one is mended when it recovers."""
+    webhook = await rig.establish()
+    await rig.publish("a")
+    rig.target.answer = FAILED
+    await rig.settle_all()
+    upkeep = upkeep_of(rig)
+    rig.clock.jump(-48 * HOUR)
+    await upkeep.look()
+    rig.target.answer = OK
+    await rig.live_through(HOUR)
+    assert rig.target.names(webhook)[-1] == "a"
+    posts = len(rig.target.posts)
+    await rig.live_through(rig.policy.heartbeat_every)
+    assert len(rig.target.posts) == posts + 1
+
+
 @pytest.mark.parametrize("by", [-48 * HOUR, 48 * HOUR])
 async def test_events_are_delivered_after_a_jump(rig: Rig, by: Micros) -> None:
     webhook = await rig.establish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ from tests.engine.rig import (
     until,
 )
 from tidings.limits import LEASE_SLACK
-from tidings.model import Answer, Micros, Reply, Scope, StopReason
+from tidings.model import Answer, Micros, Record, Recorded, Reply, Scope, StopReason
 from tidings.wire.tokens import TokenRequest
 
 
@@ -171,3 +172,26 @@ async def test_a_slow_answer_is_counted_from_its_end(rig: Rig, took: Micros) -> 
     assert health.last_failure_at == start + took
     assert health.next_attempt_at == start + took + round(7.5 * SECOND)
     assert (await rig.attempts(webhook))[0].attempt.duration == took
+
+
+async def test_a_delete_during_a_delivery_is_not_followed_by_the_next_batch(rig: Rig) -> None:
+    """Its record may keep the lease just before the delete, in one commit with it: the delete was said before."""
+
+    class DeletedBehind(Between):
+        async def record(self, records: Sequence[Record]) -> Recorded:
+            recorded = await self.inner.record(records)
+            if recorded.onward:
+                await self.inner.remove_webhook(webhook.gid, now=rig.clock.now)
+            return recorded
+
+    dispatcher = rig.make_dispatcher(store=DeletedBehind(rig.store).as_store())
+    webhook = await rig.establish()
+    await rig.publish(*names(150))
+    rig.target.gate = asyncio.Event()
+    async with running(dispatcher):
+        await until(lambda: rig.target.posts)
+        dispatcher.withdraw(webhook.gid)
+        rig.target.gate.set()
+        await until(lambda: not dispatcher.in_flight)
+    assert [len(post.events) for post in rig.target.posts] == [100]
+    assert await rig.ended(webhook)

@@ -327,6 +327,7 @@ class Observer:
 
     def _on_claim(self, done: Done) -> None:
         request: ClaimRequest = done.arguments[0]
+        self._free_leases(done.process, request)
         for claim in done.result.claims:
             hook = self.hooks[claim.gid]
             if hook.ended is not None:
@@ -355,6 +356,22 @@ class Observer:
             hook.leased = turn
             self.note("claimed", done.process, hook.gid, claim.lease.fence, claim.cursor)
 
+    def _free_leases(self, process: Process, request: ClaimRequest) -> None:
+        """Every claim frees the leases that have run out by its clock, but for what that process has in flight."""
+        now = process.now()
+        for hook in self.hooks.values():
+            turn = hook.leased
+            if turn is None or turn.process is process or turn.process.ended:
+                continue
+            if not now < turn.claim.lease.until <= now + 2 * request.lease:
+                self._outlive(hook)
+
+    def _outlive(self, hook: Hook) -> None:
+        self.seen["lease_ran_out"] += 1
+        hook.leased = None
+        for turn in hook.turns.values():
+            turn.outlived = turn.outlived or turn.flying
+
     def _judge_lease(self, hook: Hook, process: Process, *, now: Micros, lease: Micros) -> None:
         before = hook.leased
         if before is None or before.process.ended:
@@ -364,9 +381,7 @@ class Observer:
             self.fail("lease", f"claimed {(until - now) / SECOND:.3f} s before its lease ran out", hook)
         if before.process is process:
             self.fail("lease", "claimed twice by the process that holds it", hook)
-        self.seen["lease_ran_out"] += 1
-        for turn in hook.turns.values():
-            turn.outlived = turn.outlived or turn.flying
+        self._outlive(hook)
 
     # -- deliveries --------------------------------------------------------------------------------
 

@@ -72,8 +72,8 @@ class Dispatcher:
         self._wake.set()
 
     def withdraw(self, gid: str) -> None:
-        """Say that a webhook has ended: what the store is asked for this moment is not started."""
-        if self._claiming or any(sent.claim.gid == gid for sent in self._going_on.values()):
+        """Say that a webhook has ended: what is claimed for it, or would follow what is in flight, is not started."""
+        if self._claiming or any(claim.gid == gid for claim in self._slots.claims.values()):
             self._withdrawn.add(gid)
 
     @property
@@ -181,7 +181,8 @@ class Dispatcher:
         self._claiming = False
 
     async def _claim(self) -> Claimed:
-        self._withdrawn.intersection_update(sent.claim.gid for sent in self._going_on.values())
+        if self._withdrawn:
+            self._withdrawn.intersection_update({claim.gid for claim in self._slots.claims.values()})
         # Until what is claimed has begun.
         self._claiming = True
         try:
