@@ -264,9 +264,8 @@ class Dispatcher:
             return
         try:
             take(conclude(sent, reply.result(), self._means), sent)
-        except (
-            Exception
-        ) as error:  # nothing a target does raises: it is ours, and nobody waits here to hear of it
+        except Exception as error:
+            # Nothing a target does raises: it is ours, and nobody waits here to hear of it.
             self._mistake = error
             self.wake()
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from tidings.model import End, Record, Recorded
+from tidings.model import End, Lease, Record, Recorded
 from tidings.store.sqlite.rows import ATTEMPT_COLUMNS, dump_attempt, dump_set, end_of
 from tidings.store.sqlite.sets import SetStatement
 
@@ -94,8 +94,8 @@ def record(connection: sqlite3.Connection, records: Sequence[Record]) -> Recorde
     return Recorded(counted, kept)
 
 
-def _log(connection: sqlite3.Connection, records: Sequence[Record]) -> dict[int, int]:
-    """Log what was tried; gives the number of each webhook's attempt."""
+def _log(connection: sqlite3.Connection, records: Sequence[Record]) -> dict[Lease, int]:
+    """Log what was tried; gives the number of each lease's attempt."""
     first = end_of(connection, "attempts") + 1
     tried = [entry for entry in records if entry.attempt is not None]
     rows = [
@@ -105,7 +105,7 @@ def _log(connection: sqlite3.Connection, records: Sequence[Record]) -> dict[int,
     ]
     ATTEMPT.run(connection, rows)
     FAILURE.run(connection, _failures(tried))
-    return {entry.lease.webhook: number for number, entry in enumerate(tried, first)}
+    return {entry.lease: number for number, entry in enumerate(tried, first)}
 
 
 def _failures(tried: Iterable[Record]) -> list[tuple[object, ...]]:
@@ -123,26 +123,24 @@ def _still_allowed(connection: sqlite3.Connection, onward: Sequence[Record]) -> 
     return frozenset(_decode_webhooks(found))
 
 
-def _well(entry: Record, numbers: dict[int, int]) -> tuple[object, ...]:
+def _well(entry: Record, numbers: dict[Lease, int]) -> tuple[object, ...]:
     """One record as `WENT_ON` and `WENT_WELL` take it."""
-    webhook = entry.lease.webhook
     return (
-        webhook,
+        entry.lease.webhook,
         entry.lease.fence,
         entry.cursor,
         entry.epoch,
         entry.verdict.health.last_success_at,
         entry.settled_at,
-        numbers.get(webhook),
+        numbers.get(entry.lease),
     )
 
 
-def _whole(entry: Record, numbers: dict[int, int]) -> tuple[object, ...]:
+def _whole(entry: Record, numbers: dict[Lease, int]) -> tuple[object, ...]:
     """One record as `RECORD` takes it."""
     health = entry.verdict.health
-    webhook = entry.lease.webhook
     return (
-        webhook,
+        entry.lease.webhook,
         entry.lease.fence,
         entry.cursor,
         entry.epoch,
@@ -155,5 +153,5 @@ def _whole(entry: Record, numbers: dict[int, int]) -> tuple[object, ...]:
         health.heartbeat_at,
         entry.settled_at,
         entry.verdict.reason.value if isinstance(entry.verdict, End) else None,
-        numbers.get(webhook),
+        numbers.get(entry.lease),
     )
