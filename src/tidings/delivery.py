@@ -248,8 +248,8 @@ def retry_count(health: Health) -> int:
 
 
 def cut(
-    page: Sequence[Event],
-    accepted: Sequence[bool],
+    page: tuple[Event, ...],
+    accepted: Sequence[bool] | None,
     *,
     cursor: Position,
     batch_end: Position | None,
@@ -259,11 +259,21 @@ def cut(
 ) -> Batch:
     """Take from a page what one delivery carries: in log order, at most so many events and bytes.
 
+    `accepted` says of each event whether the filters let it through; None: there are none, and all are let through.
+
     The batch ends at the last event looked at, so refused events behind the last delivered one are passed over for
     good; where the whole page was looked at and `last` says that nothing is left behind it, the batch ends there. A
     batch that failed before ends where it ended then. At least one accepted event is taken, whatever its
     size, else a webhook could stand still.
     """
+    if accepted is None:
+        first = page[:batch_max]
+        if (batch_end is None or not first or first[-1].position <= batch_end) and _bytes_of(
+            first
+        ) <= bytes_max:
+            end = first[-1].position if first else cursor
+            return Batch(first, max(end, last or end) if len(first) == len(page) else end)
+        accepted = [True] * len(page)
     taken: list[Event] = []
     size = _ENVELOPE_BYTES
     end = cursor
@@ -280,3 +290,8 @@ def cut(
         if last is not None:
             end = max(end, last)
     return Batch(tuple(taken), end)
+
+
+def _bytes_of(events: Sequence[Event]) -> int:
+    """The length of the body that carries these events, or one more."""
+    return _ENVELOPE_BYTES + sum([len(event.wire) for event in events]) + len(events)

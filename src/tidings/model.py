@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -395,8 +395,22 @@ class NoAnswer(Struct, frozen=True):
 Reply: TypeAlias = Answer | NoAnswer
 
 Post: TypeAlias = Callable[[Delivery], Awaitable[Reply]]
-"""The whole seam to the network. It never raises for anything a target does or fails to do. What it gives may be a
-coroutine, or a future where that is cheaper."""
+"""The seam to the network for whoever waits. It never raises for anything a target does or fails to do."""
+
+Told: TypeAlias = Callable[[Reply | Exception], None]
+"""Is told what came of a delivery: a reply, or an exception that is a fault of ours."""
+
+Send: TypeAlias = Callable[[Delivery, Told], object]
+"""The same seam for whoever sends so many that a task, or a future, for each would be felt: what came is told, once,
+perhaps before it returns."""
+
+
+class Network(Protocol):
+    """Both."""
+
+    def post(self, delivery: Delivery) -> Awaitable[Reply]: ...
+
+    def send(self, delivery: Delivery, told: Told) -> object: ...
 
 
 class Delivered(Struct, frozen=True):

@@ -37,6 +37,12 @@ def test_golden_vectors_of_the_real_service(body: bytes, expected: str) -> None:
     assert signing.matches(RECORDED_SECRET, body, expected)
 
 
+@given(st.text("0123456789abcdef", min_size=1, max_size=200), st.binary(max_size=5_000))
+def test_a_signature_is_the_hmac_of_the_library(secret: str, body: bytes) -> None:
+    """Keys of any length: longer ones than a block are hashed first (RFC 2104 §2)."""
+    assert signing.signature(secret, body) == hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
 @given(secrets, st.binary(), st.integers(min_value=0))
 def test_one_changed_byte_no_longer_matches(secret: str, body: bytes, where: int) -> None:
     claimed = signing.signature(secret, body)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+from tests.sending import Posting
 from tidings.delivery import Policy
 from tidings.dispatcher import Clocks, Dispatcher
 from tidings.errors import StoreUnavailable
@@ -237,7 +238,7 @@ class Rig:
     ) -> Dispatcher:
         return Dispatcher(
             store or self.store,
-            self.target.post,
+            Posting(self.target.post).send,
             policy=policy or self.policy,
             clocks=Clocks(
                 now=lambda: self.clock.now, elapsed=lambda: self.clock.elapsed, jitter=lambda: self.jitter

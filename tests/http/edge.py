@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import httpx
 
 from tests.http import described
+from tests.sending import Posting
 from tests.serving import PROJECT, SECTION, TASK, USER, WORKSPACE
 from tidings.config import Settings
 from tidings.config.values import SqliteFile
@@ -95,7 +96,12 @@ class Edge:
         )
         clocks = Clocks(now=lambda: self.clock.now, elapsed=lambda: self.clock.now, jitter=lambda: 0.5)
         self.service: Service = assemble(
-            self._settings, self.store, self._post, self._sealer, clocks=clocks, dice=random.Random(1)
+            self._settings,
+            self.store,
+            Posting(self._post),
+            self._sealer,
+            clocks=clocks,
+            dice=random.Random(1),
         )
         await self.service.prepare(("127.0.0.1", 8080))
         transport = httpx.ASGITransport(self.service.application, raise_app_exceptions=False)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from tests.sending import Posting
 from tests.sim.disk import GENERATION, Connection
 from tests.sim.network import Heard
 from tests.sim.observer import SEALER
@@ -208,7 +209,7 @@ class Process:
         )
         self.dispatcher = Dispatcher(
             store,
-            self.post,
+            Posting(self.post).send,
             policy=plan.policy,
             clocks=clocks,
             unseal=lambda secret, gid: SEALER.unseal(secret, webhook=gid),

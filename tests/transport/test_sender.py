@@ -236,6 +236,24 @@ async def test_a_stale_connection_is_replaced_once(sender: Sender, how: str) -> 
         assert target.connections == 2
 
 
+@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
+async def test_a_kept_connection_that_ends_before_the_request_is_written_is_replaced(
+    sender: Sender, words: bytes
+) -> None:
+    """Requests are written together in the next turn of the loop; whatever the target did before was no answer."""
+    async with answering() as target:
+        answer(await post(sender, target.url()))
+        (connection,) = sender._pool._idle
+        coming = sender.post(delivery(target.url(), body=b"2"))
+        if words:
+            connection.data_received(words)
+        else:
+            connection.connection_lost(None)
+        assert answer(await coming).status == 200
+        assert target.connections == 2
+        assert [request[-1:] for request in target.requests[1:]] == [b"2"]
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_a_fresh_connection_that_dies_is_not_tried_again(sender: Sender, how: str) -> None:
     taken, behave = giving_up(0, how=how)
@@ -419,7 +437,7 @@ async def test_a_cancelled_delivery_closes_its_connection_and_gives_back_its_pla
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert sender.open_connections == 0
+        await until(lambda: sender.open_connections == 0)
         answer(await post(sender, target.url()))
 
 

@@ -25,7 +25,7 @@ from tidings.dispatcher.recorder import STORE_PAUSE_SECONDS, Recorder, log
 from tidings.dispatcher.slots import Slots
 from tidings.errors import StoreUnavailable
 from tidings.limits import BURST_MAX, CLAIM_MAX, LEASE_SLACK, MICROSECONDS_PER_SECOND, PROVEN_WITHIN
-from tidings.model import Claim, Claimed, ClaimRequest, Lease, Micros, Post, Record, Reply
+from tidings.model import Claim, Claimed, ClaimRequest, Lease, Micros, Record, Reply, Send
 from tidings.store import Engine
 
 __all__ = ["Clocks", "Dispatcher", "Unseal", "delivery_id"]
@@ -42,12 +42,12 @@ class Dispatcher:
     """Delivers what lies behind cursors, for as long as `run` runs."""
 
     def __init__(
-        self, store: Engine, post: Post, *, policy: Policy, clocks: Clocks, unseal: Unseal, concurrency: int
+        self, store: Engine, send: Send, *, policy: Policy, clocks: Clocks, unseal: Unseal, concurrency: int
     ) -> None:
         self._store = store
         self._policy = policy
         self._clocks = clocks
-        self._means = Means(post, policy, clocks, unseal)
+        self._means = Means(send, policy, clocks, unseal)
         self._slots = Slots(concurrency)
         self._holder: int | None = None
         self._wake = asyncio.Event()
@@ -56,8 +56,6 @@ class Dispatcher:
         self._claiming = False
         self._withdrawn: set[str] = set()
         self._recorder = Recorder(store, recorded=self._recorded)
-        # Replies on their way.
-        self._replies: set[asyncio.Future[Reply]] = set()
         # Deliveries whose record asks to keep its lease, until it is durable.
         self._going_on: dict[Lease, Sending] = {}
         # A mistake of ours, made where nobody waits: `run` raises it.
@@ -89,18 +87,14 @@ class Dispatcher:
             Exception: a mistake of ours. The process must end: its leases are then free for another.
         """
         await self._start()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                recording = [tasks.create_task(part()) for part in (self._recorder.run, self._recorder.tell)]
-                while not self._draining:
-                    if not await self._turn():
-                        await self._rest()
-                await self._finish()
-                for task in recording:
-                    task.cancel()
-        finally:
-            for reply in self._replies:
-                reply.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            recording = [tasks.create_task(part()) for part in (self._recorder.run, self._recorder.tell)]
+            while not self._draining:
+                if not await self._turn():
+                    await self._rest()
+            await self._finish()
+            for task in recording:
+                task.cancel()
         await self._stop()
 
     async def run_once(self) -> int:
@@ -110,10 +104,17 @@ class Dispatcher:
         claims = (await self._claim()).claims
         self._claiming = False
         records: list[Record] = []
+
+        def take(record: Record, _: Sending | None) -> None:
+            records.append(structs.replace(record, onward=False))
+            self.wake()
+
         for claim in claims:
-            self._begin(claim, lambda record, _: records.append(structs.replace(record, onward=False)))
-        await asyncio.gather(*self._replies)
-        self._raise_mistake()
+            self._begin(claim, take)
+        while len(records) < len(claims):
+            await self._wake.wait()
+            self._wake.clear()
+            self._raise_mistake()
         await self._store.record(records)
         for claim in claims:
             self._slots.release(claim.lease)
@@ -252,18 +253,15 @@ class Dispatcher:
         if isinstance(step, Record):
             take(step, None)
             return
-        reply = asyncio.ensure_future(self._means.post(step.delivery))
-        self._replies.add(reply)
-        reply.add_done_callback(partial(self._replied, step, take))
+        self._means.send(step.delivery, partial(self._replied, step, take))
 
     def _replied(
-        self, sent: Sending, take: Callable[[Record, Sending | None], None], reply: asyncio.Future[Reply]
+        self, sent: Sending, take: Callable[[Record, Sending | None], None], reply: Reply | Exception
     ) -> None:
-        self._replies.discard(reply)
-        if reply.cancelled():
-            return
         try:
-            take(conclude(sent, reply.result(), self._means), sent)
+            if isinstance(reply, Exception):
+                raise reply
+            take(conclude(sent, reply, self._means), sent)
         except Exception as error:
             # Nothing a target does raises: it is ours, and nobody waits here to hear of it.
             self._mistake = error

@@ -36,11 +36,11 @@ from tidings.model import (
     NoAnswer,
     Outcome,
     Position,
-    Post,
     Record,
     Refused,
     Reply,
     SealedSecret,
+    Send,
     Trouble,
 )
 from tidings.sealing import UnsealError
@@ -70,7 +70,7 @@ Unseal = Callable[[SealedSecret, str], str]
 class Means:
     """What an attempt is made with."""
 
-    post: Post
+    send: Send
     policy: Policy
     clocks: Clocks
     unseal: Unseal
@@ -154,7 +154,7 @@ def _may_go_on(claim: Claim, batch: Batch, now: Micros, policy: Policy) -> bool:
 def _cut(claim: Claim, policy: Policy) -> Batch:
     return policies.cut(
         claim.page,
-        [accepts(claim.filters, event) for event in claim.page],
+        [accepts(claim.filters, event) for event in claim.page] if claim.filters else None,
         cursor=claim.cursor,
         batch_end=claim.batch_end,
         batch_max=policy.batch_max,

@@ -4,7 +4,7 @@ Clock, dice and environment enter here and are passed on; nothing else in the se
 
 machine     what is taken from the machine: clocks, dice, the loop, open files
 database    the store of the settings, its key, its backups
-service     everything that runs, put together on a store and a way to post
+service     everything that runs, put together on a store and a network
 serving     `serve` and `dispatch`: opened, run, closed
 workers     the processes of `serve --workers`, as their parent keeps them
 worker      one of those processes, as a program

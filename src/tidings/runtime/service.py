@@ -1,4 +1,4 @@
-"""The service, put together: everything that runs on a store and a way to post."""
+"""The service, put together: everything that runs on a store and a network."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from tidings import sandbox
 from tidings.config import Settings
 from tidings.dispatcher import Clocks, Dispatcher
-from tidings.model import Keeping, Post, Quotas, SealedSecret
+from tidings.model import Keeping, Network, Quotas, SealedSecret
 from tidings.runtime.database import token_desk
 from tidings.runtime.machine import CLOCKS, DICE, SECRET_BYTES, new_gid, new_phrase, now
 from tidings.sealing import NONCE_BYTES, Sealer
@@ -137,14 +137,14 @@ class Service:
 def assemble(
     settings: Settings,
     store: Store,
-    post: Post,
+    network: Network,
     sealer: Sealer,
     *,
     clocks: Clocks = CLOCKS,
     dice: random.Random = DICE,
     rates: RateLimit | None = None,
 ) -> Service:
-    """Put the service together on a store and a way to post; nothing is opened or started yet.
+    """Put the service together on a store and a network; nothing is opened or started yet.
 
     Tests bring their own network, clocks and dice; everything else is then as it is served. `rates` is what several
     processes share; without it this one counts for itself.
@@ -152,7 +152,7 @@ def assemble(
     policy = settings.policy
     dispatcher = Dispatcher(
         store,
-        post,
+        network.send,
         policy=policy,
         clocks=clocks,
         unseal=lru_cache(OPENED_MAX)(lambda secret, gid: sealer.unseal(secret, webhook=gid)),
@@ -165,7 +165,7 @@ def assemble(
 
     webhooks = WebhookDesk(
         store,
-        post,
+        network.post,
         policy=policy,
         rules=settings.target_rules,
         quotas=Quotas(settings.quota_per_resource, settings.quota_per_owner),

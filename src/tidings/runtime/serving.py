@@ -90,7 +90,7 @@ async def opened(
         stack.push_async_callback(resolver.close)
         sender = Sender(sending, resolver)
         stack.push_async_callback(sender.close)
-        yield assemble(settings, store, sender.post, sealer, rates=rates)
+        yield assemble(settings, store, sender, sealer, rates=rates)
 
 
 def _files(settings: Settings) -> int:

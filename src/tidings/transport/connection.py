@@ -7,6 +7,7 @@ from typing import cast
 
 from tidings.model import Micros, NoAnswer, Reply, Trouble
 from tidings.transport.faults import os_words, span_text, tls_words
+from tidings.transport.outbox import Outbox
 from tidings.transport.response import ResponseReader, Seen
 
 # uvloop's clock has whole milliseconds: an alarm that is early by less is on time.
@@ -27,7 +28,9 @@ class Connection(asyncio.Protocol):
         "_done",
         "_host",
         "_loop",
+        "_outbox",
         "_reader",
+        "_request",
         "_span",
         "_transport",
         "exchanges",
@@ -38,14 +41,19 @@ class Connection(asyncio.Protocol):
         "stale",
     )
 
-    def __init__(self, *, origin: str, host: str, seen: Seen, closed: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, *, origin: str, host: str, seen: Seen, outbox: Outbox, closed: Callable[["Connection"], None]
+    ) -> None:
         self.origin = origin
         self._host = host
+        self._outbox = outbox
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._reader = ResponseReader(seen)
         self._transport: asyncio.Transport | None = None
         self._done: Callable[[Reply], None] | None = None
+        # What is to be written in the next turn of the loop.
+        self._request: bytes | None = None
         self._deadline = 0.0
         self._span: Micros = 0
         # One alarm serves many exchanges: when it rings too early it is set again. Setting one for each
@@ -62,7 +70,7 @@ class Connection(asyncio.Protocol):
         self.since = self._loop.time()
 
     def send(self, request: bytes, *, deadline: float, span: Micros, done: Callable[[Reply], None]) -> None:
-        """Write a request; `done` is told the reply, at the latest at `deadline` (the loop's clock).
+        """Have a request written; `done` is told the reply, at the latest at `deadline` (the loop's clock).
 
         It is told once, or never if `close` is called before. `span` is the whole time the delivery had, for the text
         of a timeout.
@@ -75,7 +83,14 @@ class Connection(asyncio.Protocol):
         self._reader.begin()
         if self._alarm is None or self._alarm_at > deadline:
             self._set_alarm()
-        self._transport.write(request)
+        self._request = request
+        self._outbox.put(self)
+
+    def write(self) -> None:
+        """Write the request that waits, unless it came to an end before."""
+        request, self._request = self._request, None
+        if request is not None and self._transport is not None:
+            self._transport.write(request)
 
     def close(self) -> None:
         """Be gone at once: nothing that is still unsent or unread matters to anybody."""
@@ -85,7 +100,7 @@ class Connection(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._done = None
+        self._done = self._request = None
         if self._transport is not None:
             self._transport.abort()
         self._reader.release()
@@ -103,10 +118,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._done is None:
-            # Nothing was asked: whatever this is, it must not be taken for the next answer.
+        if self._done is None or self._request is not None:
+            # Nothing was asked yet: whatever this is, it must not be taken for the next answer.
             if self.is_open:
-                self._settle(NoAnswer(Trouble.PROTOCOL, "The target spoke before it was asked"))
+                self._broke(NoAnswer(Trouble.PROTOCOL, "The target spoke before it was asked"))
         elif self._reader.feed(data):
             self._answered()
 

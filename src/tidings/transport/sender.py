@@ -1,21 +1,23 @@
 """Posts deliveries. The one seam between the service and the network of its targets.
 
-There are two ways. Where a connection waits and nobody is before us, the request is written at once and an `Exchange`
-stands for its reply: no task, a few callbacks. Everything else (waiting for a place, resolving, dialling) is a task.
+There are two ways. Where a connection waits and nobody is before us, an `Exchange` stands for the request on it and its
+reply is told in a callback: no task, no future, no turn of the event loop between them. Everything else (waiting for a
+place, resolving, dialling) is a task.
 """
 
 import asyncio
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from tidings.errors import RequestError
 from tidings.limits import MICROSECONDS_PER_SECOND
-from tidings.model import Delivery, Micros, NoAnswer, Reply, Trouble
+from tidings.model import Delivery, Micros, NoAnswer, Reply, Told, Trouble
 from tidings.targets import parse_target
 from tidings.transport.connection import Connection
 from tidings.transport.dial import Dialer, Progress
 from tidings.transport.faults import Failed, span_text
 from tidings.transport.gate import Gate
+from tidings.transport.outbox import Outbox
 from tidings.transport.pool import Lane, Pool
 from tidings.transport.request import Destination, render
 from tidings.transport.resolver import Resolver
@@ -57,6 +59,7 @@ class Sender:
             idle_seconds=settings.idle_seconds,
         )
         self._seen: Seen = {}
+        self._outbox = Outbox(self.loop)
         self._closed = False
 
     @property
@@ -69,18 +72,20 @@ class Sender:
         """Connections kept for the next delivery."""
         return self._pool.idle_count
 
-    def post(self, delivery: Delivery) -> asyncio.Future[Reply]:
-        """Send one delivery; the future brings what came of it, within its timeout.
+    def send(self, delivery: Delivery, told: Told) -> "Exchange | asyncio.Task[Reply] | None":
+        """Send one delivery; `told` is told what came of it, once, within its timeout, perhaps before this returns.
 
         Never raises for anything a target does. `ValueError` for a header that must not be sent, `RuntimeError`
-        after `close`: faults of ours. The future cancelled, the connection it was using is closed.
+        after `close`: faults of ours. What it gives can be cancelled while nothing was told; then nothing will be, and
+        the connection it was using is closed.
         """
         if self._closed:
             raise RuntimeError("the sender is closed")
         try:
             goal = self._aim(delivery.url)
         except RequestError as error:
-            return self._at_once(NoAnswer(Trouble.REFUSED_ADDRESS, error.message))
+            told(NoAnswer(Trouble.REFUSED_ADDRESS, error.message))
+            return None
         order = Order(
             goal,
             render(goal.opening, delivery.headers, delivery.body),
@@ -90,12 +95,18 @@ class Sender:
         lane = self._pool.lane(goal.target.origin)
         if lane.idle and lane.gate.try_enter():
             if self._gate.try_enter():
-                return Exchange(self, lane, order, self._pool.take(lane))
+                return Exchange(self, lane, order, self._pool.take(lane), told)
             lane.gate.leave()
         lane.tasks += 1
         task = self.loop.create_task(self._post_in_turn(lane, order))
-        task.add_done_callback(lambda _: self._end_task(lane))
+        task.add_done_callback(partial(self._end_task, lane, told))
         return task
+
+    def post(self, delivery: Delivery) -> asyncio.Future[Reply]:
+        """`send`, for whoever waits: the future brings what came, and cancels the sending when it is cancelled."""
+        coming = _Coming(loop=self.loop)
+        coming.sent = self.send(delivery, coming.told)
+        return coming
 
     async def close(self) -> None:
         """Close every connection. Deliveries in flight come back without an answer: drain before."""
@@ -111,11 +122,6 @@ class Sender:
         if not lane.idle:
             self._pool.drop_unused(lane)
 
-    def _at_once(self, reply: Reply) -> asyncio.Future[Reply]:
-        future: asyncio.Future[Reply] = self.loop.create_future()
-        future.set_result(reply)
-        return future
-
     async def _post_in_turn(self, lane: Lane, order: Order) -> Reply:
         """Wait for a place in the lane and one among all; then post."""
         if not lane.gate.try_enter() and not await _enter(lane.gate, order):
@@ -130,10 +136,11 @@ class Sender:
         finally:
             lane.gate.leave()
 
-    def _end_task(self, lane: Lane) -> None:
+    def _end_task(self, lane: Lane, told: Told, task: asyncio.Task[Reply]) -> None:
         """A task has ended, even if it was cancelled before it began."""
         lane.tasks -= 1
         self._pool.drop_unused(lane)
+        _tell(told, task)
 
     async def _exchange(self, lane: Lane, order: Order) -> Reply:
         if lane.idle:
@@ -177,7 +184,11 @@ class Sender:
 
     async def _dial(self, goal: Destination, progress: Progress) -> Connection:
         connection = Connection(
-            origin=goal.target.origin, host=goal.target.host, seen=self._seen, closed=self._pool.forget
+            origin=goal.target.origin,
+            host=goal.target.host,
+            seen=self._seen,
+            outbox=self._outbox,
+            closed=self._pool.forget,
         )
         self._pool.admit(connection)
         try:
@@ -188,48 +199,77 @@ class Sender:
         return connection
 
 
-class Exchange(asyncio.Future[Reply]):
-    """A delivery on a kept connection: the future of its reply.
+class Exchange:
+    """A delivery on a kept connection.
 
     If the connection turns out to have gone stale, the delivery is posted once more, on a fresh one (RFC 9112 §9.3.1:
     not a byte of an answer came, so it was the old connection that failed).
     """
 
-    def __init__(self, sender: Sender, lane: Lane, order: Order, connection: Connection) -> None:
-        super().__init__(loop=sender.loop)
+    __slots__ = ("_again", "_connection", "_lane", "_order", "_sender", "_told")
+
+    def __init__(self, sender: Sender, lane: Lane, order: Order, connection: Connection, told: Told) -> None:
         self._sender = sender
         self._lane = lane
         self._order = order
         self._connection = connection
+        # None once it was told, or is not to be.
+        self._told: Told | None = told
         self._again: asyncio.Task[Reply] | None = None
         connection.send(order.request, deadline=order.deadline, span=order.span, done=self._replied)
 
-    def cancel(self, msg: object = None) -> bool:
+    def cancel(self) -> None:
+        """Close the connection, and tell nothing."""
+        if self._told is None:
+            return
+        self._told = None
         if self._again is not None:
-            return self._again.cancel(msg)
-        if self.done():
-            return False
-        self._connection.close()
-        self._sender.leave(self._lane, self._connection)
-        return super().cancel(msg)
+            self._again.cancel()
+        else:
+            self._connection.close()
+            self._sender.leave(self._lane, self._connection)
 
     def _replied(self, reply: Reply) -> None:
         if self._connection.stale:
-            self._again = self.get_loop().create_task(self._sender.afresh(self._lane, self._order))
+            self._again = self._sender.loop.create_task(self._sender.afresh(self._lane, self._order))
             self._again.add_done_callback(self._replied_again)
             return
         self._sender.leave(self._lane, self._connection)
-        self.set_result(reply)
+        told, self._told = self._told, None
+        assert told is not None
+        told(reply)
 
     def _replied_again(self, again: asyncio.Task[Reply]) -> None:
-        self._again = None
         self._sender.leave(self._lane, self._connection)
-        if again.cancelled():
-            super().cancel()
-        elif (error := again.exception()) is not None:
-            self.set_exception(error)
+        told, self._told = self._told, None
+        if told is not None:
+            _tell(told, again)
+
+
+class _Coming(asyncio.Future[Reply]):
+    """The reply to what was sent."""
+
+    sent: Exchange | asyncio.Task[Reply] | None = None
+
+    def told(self, reply: Reply | Exception) -> None:
+        if isinstance(reply, Exception):
+            self.set_exception(reply)
         else:
-            self.set_result(again.result())
+            self.set_result(reply)
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.sent is not None and not self.done():
+            self.sent.cancel()
+        return super().cancel(msg)
+
+
+def _tell(told: Told, task: asyncio.Task[Reply]) -> None:
+    """Tell what a task came to, unless it was cancelled."""
+    if not task.cancelled():
+        error = task.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        told(error or task.result())
 
 
 async def _enter(gate: Gate, order: Order) -> bool:
