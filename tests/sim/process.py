@@ -116,10 +116,14 @@ class SteppedWriter:
         if process.loop.stalled:
             process.world.universe.after(SECOND // 2, self._commit)
             return
-        group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_MAX))]
+        # What waits has come before the commit began, or while it ran.
+        group = self._take(process.world.dice.randint(1, len(self._waiting)))
         process.world.disk.opener = process
-        self.groups.commit(group)
+        self.groups.commit(group, more=lambda: self._take(GROUP_MAX - 1))
         process.world.universe.after(process.world.dice.randrange(10, 3_000), self._settle, group)
+
+    def _take(self, most: int) -> list[Awaited]:
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting), GROUP_MAX))]
 
     def _settle(self, group: list[Awaited]) -> None:
         self._process.loop.call_soon(_tell, group)

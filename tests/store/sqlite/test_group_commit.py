@@ -53,10 +53,11 @@ async def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sq
 
 
 class Held:
-    """Keeps the writer busy, so that what is asked for meanwhile makes one group."""
+    """Keeps the writer busy, so that what is asked for meanwhile makes one group: none joins a group of claims."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, rank: Rank = Rank.CLAIM) -> None:
         self._store = store
+        self._rank = rank
         self._go = threading.Event()
 
     async def __aenter__(self) -> None:
@@ -66,7 +67,7 @@ class Held:
             started.set()
             assert self._go.wait(30)
 
-        self._task = asyncio.create_task(self._store._write(wait))
+        self._task = asyncio.create_task(self._store._write(wait, self._rank))
         await asyncio.to_thread(started.wait, 30)
 
     async def __aexit__(self, *_: object) -> None:
@@ -212,6 +213,44 @@ async def test_only_claims_alone_do_not_wait_for_the_disk(store: SqliteStore) ->
     modes.clear()
     await in_one_group(store, unit(store, mode, Rank.CLAIM), unit(store, mode, Rank.WRITE))
     assert modes == [full, full]
+
+
+async def test_what_comes_while_a_group_runs_is_committed_with_it(store: SqliteStore, path: Path) -> None:
+    """In the order of ranks; and what fails of it fails alone."""
+    order: list[str] = []
+
+    def late(name: str) -> Callable[[sqlite3.Connection], object]:
+        def run(connection: sqlite3.Connection) -> object:
+            order.append(name)
+            assert noted(path) == set()
+            return note(name)(connection)
+
+        return run
+
+    mistake = RuntimeError("a mistake of ours")
+    async with Held(store, Rank.RECORD):
+        asked = [
+            asyncio.create_task(store._write(run, rank))
+            for run, rank in (
+                (late("note claim"), Rank.CLAIM),
+                (fail(mistake), Rank.WRITE),
+                (late("note record"), Rank.RECORD),
+            )
+        ]
+        while store.waiting < len(asked):
+            await asyncio.sleep(0)
+    assert await asyncio.gather(*asked, return_exceptions=True) == [1, mistake, 1]
+    assert order == ["note record", "note claim"]
+    assert noted(path) == set(order)
+
+
+async def test_the_first_of_a_group_fails_alone_too(store: SqliteStore, path: Path) -> None:
+    results = await in_one_group(
+        store, unit(store, refused_by_sqlite, Rank.RECORD), unit(store, note("note 1"), Rank.RECORD)
+    )
+    assert isinstance(results[0], StoreUnavailable)
+    assert results[1] == 1
+    assert noted(path) == {"note 1"}
 
 
 # -- the commit fails ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tests.store.building import HIERARCHY, NOON, OTHER_PROJECT, PROJECT, TASK, 
 from tidings.errors import BadRequest, StoreUnavailable
 from tidings.model import Publication, Published, ResourceDraft
 from tidings.store.sqlite import SqliteStore, open_store
+from tidings.store.sqlite.writer import Rank
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ async def undo_together(store: SqliteStore, *writes: Coroutine[Any, Any, object]
         held.set()
         assert go.wait(30)
 
-    holding = asyncio.create_task(store._write(hold))
+    holding = asyncio.create_task(store._write(hold, Rank.CLAIM))
     assert await asyncio.to_thread(held.wait, 30)
     breaking = store._write(lambda connection: connection.execute("ROLLBACK"))
     tasks = [asyncio.create_task(write) for write in (*writes, breaking)]

@@ -1,8 +1,9 @@
 """The group commit, and the one thread that owns the write connection.
 
 Whoever wants to write hands in a unit: a function of the connection. The thread takes what waits, puts records before
-everything else (they free leases and hold what the network has already seen), runs each unit in a savepoint of its
-own, and commits once. So a unit that fails fails alone; when the commit fails, nothing in it is acknowledged.
+everything else (they free leases and hold what the network has already seen), runs each unit so that it can be undone
+by itself, takes once more what came meanwhile, and commits once. So a unit that fails fails alone; when the commit
+fails, nothing in it is acknowledged.
 
 `GroupCommit` is all of that but the waiting: it knows no thread and no event loop, so that a simulation can drive it
 step by step. `Writer` is the thread that drives it in a service.
@@ -27,7 +28,8 @@ from tidings.store.sqlite.turns import Turns
 T = TypeVar("T")
 U = TypeVar("U", bound="Unit")
 
-# Units in one commit: enough to share a flush, few enough that the first does not wait long for the last.
+# Units that begin a commit together, and as many at most may join them: enough to share a flush, few enough that the
+# first does not wait long for the last.
 GROUP_MAX: Final = 256
 # Units that may wait. Callers hold publishers back long before; this only bounds memory.
 WAITING_MAX: Final = 10_000
@@ -72,18 +74,28 @@ class GroupCommit:
         self.connection = connection
         self._flushing = True
 
-    def commit(self, group: list[U]) -> None:
+    def commit(self, group: list[U], *, more: Callable[[], list[U]] = list) -> None:
         """Put the units into the order of their ranks, run and commit them; each then has its result or its error.
 
-        Who waits for them is to be told in that order too: a record's slot is free before a claim takes it again.
+        `more` gives what came while they ran: it joins the group, unless that is one of claims alone, whose commit
+        would not do for anything else. Who waits for units is to be told in the order in which the group is left: a
+        record's slot is free before a claim takes it again.
         """
         group.sort(key=_by_rank)
         try:
-            self._flush(any(unit.rank is not Rank.CLAIM for unit in group))
+            flush = any(unit.rank is not Rank.CLAIM for unit in group)
+            self._flush(flush)
             with self._turns.turn():
                 self.connection.execute("BEGIN IMMEDIATE")
-                for unit in group:
+                self._run_first(group[0])
+                for unit in group[1:]:
                     self._run_unit(unit)
+                if flush:
+                    late = sorted(more(), key=_by_rank)
+                    group += late
+                    for unit in late:
+                        self._run_unit(unit)
+                    group.sort(key=_by_rank)
                 self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._recover()
@@ -103,6 +115,20 @@ class GroupCommit:
         if wanted is not self._flushing:
             self.connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
             self._flushing = wanted
+
+    def _run_first(self, unit: Unit) -> None:
+        """Run a unit that nothing stands before: to undo it is to begin anew, and no savepoint is needed."""
+        try:
+            unit.result = unit.run(self.connection)
+            return
+        except sqlite3.Error as error:
+            if not self.connection.in_transaction:
+                raise
+            unit.error = StoreUnavailable(f"the database refused: {error}")
+        except Exception as error:  # as below
+            unit.error = error
+        self.connection.execute("ROLLBACK")
+        self.connection.execute("BEGIN IMMEDIATE")
 
     def _run_unit(self, unit: Unit) -> None:
         self.connection.execute("SAVEPOINT unit")
@@ -211,7 +237,7 @@ class Writer:
 
     def _work(self) -> None:
         while (group := self._take_group()) is not None:
-            self._groups.commit(group)
+            self._groups.commit(group, more=self._take_more)
             for loop in {unit.loop for unit in group}:
                 mine = [unit for unit in group if unit.loop is loop]
                 # The loop may have been closed under its waiting tasks: nobody is left to tell.
@@ -223,8 +249,12 @@ class Writer:
         first = self._units.get()
         if first is None:
             return None
-        group = [first]
-        while len(group) < GROUP_MAX:
+        return [first, *self._take_more()]
+
+    def _take_more(self) -> list[_Awaited]:
+        """What waits, and may come into one group with one unit that is there already."""
+        more: list[_Awaited] = []
+        while len(more) < GROUP_MAX - 1:
             try:
                 unit = self._units.get_nowait()
             except queue.Empty:
@@ -233,8 +263,8 @@ class Writer:
                 # Closing: this group still counts; the sentinel is met again after it.
                 self._units.put(None)
                 break
-            group.append(unit)
-        return group
+            more.append(unit)
+        return more
 
 
 def _settle_all(group: Sequence[_Awaited]) -> None:
