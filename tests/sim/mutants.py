@@ -400,20 +400,32 @@ MUTANTS: Final = (
     Mutant(
         "publishes are not flushed",
         WRITER,
-        "self._flush(any(unit.rank is not Rank.CLAIM for unit in group))",
-        "self._flush(any(unit.rank is Rank.RECORD for unit in group))",
+        "flush = any(unit.rank is not Rank.CLAIM for unit in group)",
+        "flush = any(unit.rank is Rank.RECORD for unit in group)",
     ),
     Mutant(
         "records are not flushed",
         WRITER,
-        "self._flush(any(unit.rank is not Rank.CLAIM for unit in group))",
-        "self._flush(any(unit.rank is Rank.WRITE for unit in group))",
+        "flush = any(unit.rank is not Rank.CLAIM for unit in group)",
+        "flush = any(unit.rank is Rank.WRITE for unit in group)",
     ),
     Mutant(
         "a unit that fails is not undone",
         WRITER,
         '            self.connection.execute("ROLLBACK TO unit")\n            unit.error = error',
         "            unit.error = error",
+    ),
+    Mutant(
+        "the first unit that fails is not undone",
+        WRITER,
+        '        self.connection.execute("ROLLBACK")\n        self.connection.execute("BEGIN IMMEDIATE")',
+        "        pass",
+    ),
+    Mutant(
+        "what comes late joins claims that are not flushed",
+        WRITER,
+        "                if flush:\n",
+        "                if True:\n",
     ),
     Mutant(
         "records that could not be written are dropped",
