@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.sim.network import Heard
-from tidings.model import Answer, Claim, Filter, Micros, Position
+from tidings.model import Answer, Filter, Micros, Position
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -34,9 +34,9 @@ class Event:
 
 @dataclass(slots=True)
 class Turn:
-    """A claim of a webhook, and what came of it."""
+    """A claim of a webhook, and what came of it; filters, cursor and the log's end as they were when it was read."""
 
-    claim: Claim
+    until: Micros
     process: Process
     index: int
     now: Micros

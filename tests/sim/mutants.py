@@ -57,7 +57,9 @@ ATTEMPT: Final = "tidings.dispatcher.attempt"
 SLOTS: Final = "tidings.dispatcher.slots"
 RECORDER: Final = "tidings.dispatcher.recorder"
 DELIVERY: Final = "tidings.delivery"
+STORE: Final = "tidings.store.sqlite"
 CLAIMING: Final = "tidings.store.sqlite.claiming"
+READING: Final = "tidings.store.sqlite.reading"
 RECORDING: Final = "tidings.store.sqlite.recording"
 LOG: Final = "tidings.store.sqlite.log"
 ESTABLISHING: Final = "tidings.store.sqlite.establishing"
@@ -111,11 +113,12 @@ MUTANTS: Final = (
     Mutant(
         "the marker's position is kept outside its transaction",
         CLAIMING,
-        '    after = int(read_meta(connection, "marked"))',
-        '    after = max(int(read_meta(connection, "marked")), getattr(connection, "ahead", 0))\n'
-        '    (connection.ahead,) = connection.execute("SELECT coalesce(max(position), 0) FROM (SELECT position"\n'
+        '    after, upto = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()\n',
+        '    after, upto = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()\n'
+        '    after = max(int(after), getattr(connection, "ahead", 0))\n'
+        '    (upto,) = connection.execute("SELECT max(position) FROM (SELECT position"\n'
         '        " FROM events WHERE position > ? ORDER BY position LIMIT ?)", (after, MARK_MAX)).fetchone()\n'
-        "    connection.ahead = max(after, connection.ahead)",
+        "    connection.ahead = max(after, upto or 0)\n",
     ),
     Mutant(
         "a webhook begins before the end of the log",
@@ -159,6 +162,20 @@ MUTANTS: Final = (
         DISPATCHER,
         "self._store.claim(self._request(), clock=self._clocks.now)",
         "self._store.claim(self._request())",
+    ),
+    Mutant(
+        "what was leased is read whatever its fence has become",
+        READING,
+        "JOIN cursors c ON c.webhook = ours.value ->> 0 AND c.fence = ours.value ->> 1 JOIN",
+        "JOIN cursors c ON c.webhook = ours.value ->> 0 JOIN",
+    ),
+    Mutant(
+        "a lease is given back though it was read",
+        STORE,
+        "            raise\n        return claimed\n",
+        "            raise\n"
+        "        self._unread += [(webhook, fence) for webhook, (fence, _) in leased.webhooks.items()]\n"
+        "        return claimed\n",
     ),
     Mutant(
         "a delivery starts however little of its lease is left",

@@ -17,6 +17,7 @@ from tests.sim.model import Event, Hook, Places, Turn, described, gone, matches,
 from tests.sim.network import Heard
 from tests.sim.universe import SECOND
 from tidings.model import (
+    Claimed,
     ClaimRequest,
     Delivery,
     End,
@@ -107,9 +108,8 @@ class Observer:
         """Only what need not be flushed may be gone."""
         for done in reversed(lost):
             if done.method == "claim":
-                for claim in done.result.claims:
-                    hook = self.hooks[claim.gid]
-                    hook.fence = claim.lease.fence - 1
+                for number, (fence, _) in done.result.webhooks.items():
+                    self._numbers[number].fence = fence - 1
                     self.seen["lost_flush"] += 1
             elif done.method not in ("release_dead_holders", "touch_token"):
                 self.fail("durable", f"a power cut took back a {done.method} that was acknowledged or may be")
@@ -328,21 +328,20 @@ class Observer:
     def _on_claim(self, done: Done) -> None:
         request: ClaimRequest = done.arguments[0]
         self._free_leases(done.process, request)
-        for claim in done.result.claims:
-            hook = self.hooks[claim.gid]
+        self._free_unread(done.process, done.result.freed)
+        for number, (fence, _) in done.result.webhooks.items():
+            hook = self._numbers[number]
             if hook.ended is not None:
                 self.fail("ended", f"claimed after it was {hook.ended}", hook)
             if hook.stopped_since is not None:
                 self.fail("ended", "claimed while it is stopped", hook)
-            if claim.lease.fence != hook.fence + 1:
-                self.fail("fence", f"fence {claim.lease.fence} after {hook.fence}", hook)
-            if claim.cursor != hook.cursor:
-                self.fail("cursor", f"the cursor stands at {claim.cursor}, not at {hook.cursor}", hook)
+            if fence != hook.fence + 1:
+                self.fail("fence", f"fence {fence} after {hook.fence}", hook)
             # The time of the claim, by the clock of who made it.
-            now = claim.lease.until - request.lease
+            now = done.result.until - request.lease
             self._judge_lease(hook, done.process, now=now, lease=request.lease)
             turn = Turn(
-                claim=claim,
+                until=done.result.until,
                 process=done.process,
                 index=self._index,
                 now=now,
@@ -351,10 +350,22 @@ class Observer:
                 cursor=hook.cursor,
                 end=self.end,
             )
-            hook.fence = claim.lease.fence
-            hook.turns[hook.fence] = turn
-            hook.leased = turn
-            self.note("claimed", done.process, hook.gid, claim.lease.fence, claim.cursor)
+            hook.fence = fence
+            hook.turns[fence] = hook.leased = turn
+            self.note("claimed", done.process, hook.gid, fence, hook.cursor)
+
+    def read(self, process: Process, claimed: Claimed) -> None:
+        """What was leased is read, when others may have written since: it must be as it is at this moment."""
+        for claim in claimed.claims:
+            hook = self.hooks[claim.gid]
+            turn = hook.turns[claim.lease.fence]
+            if claim.lease.fence != hook.fence or turn.process is not process:
+                self.fail("fence", f"read under fence {claim.lease.fence}, which is {hook.fence}", hook)
+            if claim.cursor != hook.cursor:
+                self.fail("cursor", f"the cursor stands at {claim.cursor}, not at {hook.cursor}", hook)
+            self.seen["decided_unread"] += hook.version != turn.version
+            turn.filters, turn.version = hook.filters, hook.version
+            turn.cursor, turn.end = hook.cursor, self.end
 
     def _free_leases(self, process: Process, request: ClaimRequest) -> None:
         """Every claim frees the leases that have run out by its clock, but for what that process has in flight."""
@@ -363,8 +374,20 @@ class Observer:
             turn = hook.leased
             if turn is None or turn.process is process or turn.process.ended:
                 continue
-            if not now < turn.claim.lease.until <= now + 2 * request.lease:
+            if not now < turn.until <= now + 2 * request.lease:
                 self._outlive(hook)
+
+    def _free_unread(self, process: Process, leases: Sequence[tuple[int, int]]) -> None:
+        """Leases that were committed and could not be read are given back; nothing was sent under them."""
+        for number, fence in leases:
+            hook = self._numbers[number]
+            turn = hook.leased
+            if turn is None or turn.process is not process or hook.fence != fence:
+                continue
+            if turn.posted:
+                self.fail("lease", "given back as if it had not been read", hook)
+            self.seen["left_unread"] += 1
+            hook.leased = None
 
     def _outlive(self, hook: Hook) -> None:
         self.seen["lease_ran_out"] += 1
@@ -376,7 +399,7 @@ class Observer:
         before = hook.leased
         if before is None or before.process.ended:
             return
-        until = before.claim.lease.until
+        until = before.until
         if not (until <= now or until > now + 2 * lease):
             self.fail("lease", f"claimed {(until - now) / SECOND:.3f} s before its lease ran out", hook)
         if before.process is process:
@@ -415,7 +438,7 @@ class Observer:
     def _judge_start(self, hook: Hook, turn: Turn, process: Process, delivery: Delivery) -> None:
         if hook.ended is not None and (turn.index > hook.ended_index or hook.gid in process.removed):
             self.fail("ended", f"a delivery started after it was {hook.ended}", hook)
-        left = turn.claim.lease.until - process.now()
+        left = turn.until - process.now()
         if left < delivery.timeout:
             self.fail("lease", f"a delivery started with {left / SECOND:.3f} s left on its lease", hook)
         for other in hook.turns.values():

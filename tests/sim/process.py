@@ -78,11 +78,16 @@ class SteppedWriter:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    async def run(self, run: Callable[[sqlite3.Connection], T], rank: Rank = Rank.WRITE) -> T:
+    async def run(
+        self,
+        run: Callable[[sqlite3.Connection], Any],
+        rank: Rank = Rank.WRITE,
+        then: Callable[[sqlite3.Connection, Any], Any] | None = None,
+    ) -> Any:
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        future: asyncio.Future[T] = self._process.loop.create_future()
-        self._waiting.append(Awaited(self._noting(run), rank, future=future))
+        future: asyncio.Future[Any] = self._process.loop.create_future()
+        self._waiting.append(Awaited(self._noting(run), rank, then, future=future))
         self._start()
         return await future
 
@@ -120,16 +125,48 @@ class SteppedWriter:
         group = self._take(process.world.dice.randint(1, len(self._waiting)))
         process.world.disk.opener = process
         self.groups.commit(group, more=lambda: self._take(GROUP_MAX - 1))
-        process.world.universe.after(process.world.dice.randrange(10, 3_000), self._settle, group)
+        self._after(self._settle, [unit for unit in group if unit.then is None])
+        self._read([unit for unit in group if unit.then is not None])
 
     def _take(self, most: int) -> list[Awaited]:
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting), GROUP_MAX))]
 
+    def _read(self, units: list[Awaited]) -> None:
+        """Read what was leased, each a while after what was done before it: others may write meanwhile."""
+        dice = self._process.world.dice
+        if not units:
+            self._after(self._end)
+        elif dice.random() < 0.1:
+            self._process.world.universe.after(dice.randrange(SECOND), self._read_first, units)
+        else:
+            self._after(self._read_first, units)
+
+    def _read_first(self, units: list[Awaited]) -> None:
+        process = self._process
+        if process.loop.dead:
+            return
+        if process.loop.stalled:
+            process.world.universe.after(SECOND // 2, self._read_first, units)
+            return
+        first, *others = units
+        process.world.disk.opener = process
+        self.groups.read(first)
+        if first.error is None and isinstance(first.result, Claimed):
+            process.world.observer.read(process, first.result)
+        self._after(self._settle, [first])
+        self._read(others)
+
     def _settle(self, group: list[Awaited]) -> None:
         self._process.loop.call_soon(_tell, group)
+
+    def _end(self) -> None:
         self._busy = False
         if not self._process.loop.dead:
             self._start()
+
+    def _after(self, call: Callable[..., None], *arguments: Any) -> None:
+        world = self._process.world
+        world.universe.after(world.dice.randrange(10, 3_000), call, *arguments)
 
 
 def _tell(group: list[Awaited]) -> None:

@@ -28,7 +28,7 @@ BEHAVIOURS = {
     *("refused duplicate_webhook", "refused quota_per_resource", "refused quota_per_owner"),
     *("refused idempotency_conflict", "refused not_authorized", "refused handshake_failed"),
     *("crash", "crash_in_flight", "dead_holder", "drained", "stall", "power_cut", "lost_flush"),
-    *("stale_fence", "lease_ran_out"),
+    *("stale_fence", "lease_ran_out", "left_unread"),
     *("clock_forward", "clock_back", "disk busy", "disk io_error", "disk full"),
 }
 

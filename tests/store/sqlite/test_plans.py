@@ -18,6 +18,7 @@ from tidings.store.sqlite import (
     establishing,
     log,
     places,
+    reading,
     recording,
     schema,
     waiting,
@@ -76,15 +77,17 @@ HOT = [
     ),
     ("failing", claiming.FAILING, ["SEARCH cursors USING INDEX cursors_failing (next_attempt_at<?)"]),
     (
-        "failing astray",
-        claiming._FAILING_ASTRAY,
+        "astray",
+        claiming.ASTRAY,
         ["SEARCH cursors USING INDEX cursors_failing (next_attempt_at>?)"],
     ),
     ("quiet", claiming.QUIET, ["SEARCH cursors USING INDEX cursors_quiet (heartbeat_at<?)"]),
     ("lease", claiming.LEASE, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),
+    ("free unread", claiming.FREE_UNREAD, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),
+    ("unmarked", claiming.UNMARKED, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
     (
         "claimed",
-        claiming.CLAIMED,
+        reading.CLAIMED,
         [
             "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)",
             "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
@@ -94,7 +97,7 @@ HOT = [
     ),
     (
         "page",
-        claiming.PAGE,
+        reading.PAGE,
         [
             "SEARCH s USING PRIMARY KEY (scope=? AND position>? AND position<?)",
             "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",

@@ -5,10 +5,10 @@ transactions themselves are plain functions over a connection, filed by noun:
 
     schema         opening and migrating          places        the hierarchy
     log            append and trim                establishing  webhooks
-    claiming       mark, claim                    recording     records, attempts
-    waiting        when there will be work        access        tokens
-    holders        who holds leases               rows          columns to model and back
-    turns          whose turn it is to write
+    claiming       mark, choose, lease            reading       what was leased, and the pages
+    waiting        when there will be work        recording     records, attempts
+    holders        who holds leases               access        tokens
+    turns          whose turn it is to write      rows          columns to model and back
     backup         copies, and what begins anew   files         files that appear whole
 """
 
@@ -42,7 +42,17 @@ from tidings.model import (
     Webhook,
 )
 from tidings.store import LoggedAttempt, Reservation
-from tidings.store.sqlite import access, backup, claiming, establishing, log, recording, schema, waiting
+from tidings.store.sqlite import (
+    access,
+    backup,
+    claiming,
+    establishing,
+    log,
+    reading,
+    recording,
+    schema,
+    waiting,
+)
 from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import read_meta, write_meta
@@ -65,6 +75,8 @@ class SqliteStore:
         self._places = Places()
         file = None if path == MEMORY else Path(path)
         self._holders = Holders(file)
+        # Leases (webhook and fence) that were committed and then could not be read.
+        self._unread: list[tuple[int, int]] = []
         self._writer = drive(
             GroupCommit(
                 connection,
@@ -84,12 +96,13 @@ class SqliteStore:
     # -- running transactions ----------------------------------------------------------------------
 
     async def _write(self, unit: Callable[[sqlite3.Connection], T], rank: Rank = Rank.WRITE) -> T:
-        return await self._writer.run(unit, rank)
+        written: T = await self._writer.run(unit, rank)
+        return written
 
     async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
         """Run a unit on a reader, in one snapshot. A database in memory has but one connection."""
         if self._path == MEMORY:
-            return await self._writer.run(unit)
+            return await self._write(unit)
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._readers, self._read_in_thread, unit)
@@ -235,10 +248,24 @@ class SqliteStore:
         return await self._write(self._holders.release_dead, Rank.CLAIM)
 
     async def claim(self, request: ClaimRequest, *, clock: Callable[[], Micros] | None = None) -> Claimed:
-        def claim(connection: sqlite3.Connection) -> Claimed:
-            return claiming.claim(connection, request if clock is None else replace(request, now=clock()))
+        def lease(connection: sqlite3.Connection) -> claiming.Leased:
+            asked = request if clock is None else replace(request, now=clock())
+            return claiming.lease(connection, asked, unread=self._unread)
 
-        return await self._write(claim, Rank.CLAIM)
+        claimed: Claimed = await self._writer.run(lease, Rank.CLAIM, self._read_leased)
+        return claimed
+
+    def _read_leased(self, connection: sqlite3.Connection, leased: claiming.Leased) -> Claimed:
+        """Read what a claim has leased; if that fails, the next claim gives it back before its time is over."""
+        self._unread = [each for each in self._unread if each not in leased.freed]
+        try:
+            connection.execute("BEGIN")
+            claimed = reading.read(connection, leased)
+            connection.execute("ROLLBACK")
+        except BaseException:
+            self._unread += [(webhook, fence) for webhook, (fence, _) in leased.webhooks.items()]
+            raise
+        return claimed
 
     async def record(self, records: Sequence[Record]) -> Recorded:
         return await self._write(lambda connection: recording.record(connection, records), Rank.RECORD)

@@ -17,9 +17,9 @@ from tidings.errors import StoreUnavailable, StoreUnfit
 APPLICATION_ID: Final = 0x54646E67
 # STRICT tables came with 3.37, JSON functions in every build with 3.38.
 SQLITE_VERSION_MIN: Final = (3, 38, 0)
-# How long a writer waits for another process's transaction, milliseconds; ours take some ten.
 # Statements that stay prepared: a dozen sizes of each on sets, and all others.
 STATEMENTS_MAX: Final = 256
+# How long a writer waits for another process's transaction, milliseconds; ours take some ten.
 BUSY_TIMEOUT_MS: Final = 5_000
 # How soon a lock is tried again that SQLite itself does not wait for, seconds.
 BUSY_PAUSE_SECONDS: Final = 0.01

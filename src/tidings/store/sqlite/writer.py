@@ -45,10 +45,15 @@ class Rank(IntEnum):
 
 @dataclass(slots=True)
 class Unit:
-    """A function of the write connection, and what became of it: `error` is None if `result` was committed."""
+    """A function of the write connection, and what became of it: `error` is None if `result` was committed.
+
+    `then` takes that result, once it is committed and the write lock is free, in a snapshot of its own; what it gives
+    stands in the result's place. If it fails, what was committed stays.
+    """
 
     run: Callable[[sqlite3.Connection], Any]
     rank: Rank = Rank.WRITE
+    then: Callable[[sqlite3.Connection, Any], Any] | None = None
     result: Any = None
     error: BaseException | None = None
 
@@ -106,6 +111,19 @@ class GroupCommit:
                 # An error of the unit's own says more, unless it may have been caused by the same trouble.
                 if not isinstance(unit.error, TidingsError):
                     unit.error = failure
+
+    def read(self, unit: Unit) -> None:
+        """Have a unit that was committed read what it wants to know after that."""
+        if unit.then is None or unit.error is not None:
+            return
+        try:
+            unit.result = unit.then(self.connection, unit.result)
+        except sqlite3.Error as error:
+            self._recover()
+            unit.error = StoreUnavailable(f"the database refused: {error}")
+        except Exception as error:  # as below
+            self._recover()
+            unit.error = error
 
     def close(self) -> None:
         self.connection.close()
@@ -171,8 +189,13 @@ class Writing(Protocol):
         """How many units wait."""
         ...
 
-    async def run(self, run: Callable[[sqlite3.Connection], T], rank: Rank = Rank.WRITE) -> T:
-        """Run a unit in the next commit, and give what it gave once that is done.
+    async def run(
+        self,
+        run: Callable[[sqlite3.Connection], Any],
+        rank: Rank = Rank.WRITE,
+        then: Callable[[sqlite3.Connection, Any], Any] | None = None,
+    ) -> Any:
+        """Run a unit in the next commit, and give what it gave (or what `then` made of that) once that is done.
 
         Raises:
             StoreUnavailable: the database refused, or too much waits.
@@ -219,14 +242,19 @@ class Writer:
     def waiting(self) -> int:
         return self._units.qsize()
 
-    async def run(self, run: Callable[[sqlite3.Connection], T], rank: Rank = Rank.WRITE) -> T:
+    async def run(
+        self,
+        run: Callable[[sqlite3.Connection], Any],
+        rank: Rank = Rank.WRITE,
+        then: Callable[[sqlite3.Connection, Any], Any] | None = None,
+    ) -> Any:
         if self._closed or not self._thread.is_alive():
             raise StoreUnavailable("the store is closed")
         if self._units.qsize() >= WAITING_MAX:
             raise StoreUnavailable("too many writes are waiting")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._units.put(_Awaited(run, rank, future=future, loop=loop))
+        future: asyncio.Future[Any] = loop.create_future()
+        self._units.put(_Awaited(run, rank, then, future=future, loop=loop))
         return await future
 
     async def close(self) -> None:
@@ -238,11 +266,12 @@ class Writer:
     def _work(self) -> None:
         while (group := self._take_group()) is not None:
             self._groups.commit(group, more=self._take_more)
-            for loop in {unit.loop for unit in group}:
-                mine = [unit for unit in group if unit.loop is loop]
-                # The loop may have been closed under its waiting tasks: nobody is left to tell.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_settle_all, mine)
+            done = [unit for unit in group if unit.then is None]
+            _tell(done)
+            for unit in group:
+                if unit.then is not None:
+                    self._groups.read(unit)
+                    _tell([unit])
         self._groups.close()
 
     def _take_group(self) -> list[_Awaited] | None:
@@ -265,6 +294,14 @@ class Writer:
                 break
             more.append(unit)
         return more
+
+
+def _tell(group: Sequence[_Awaited]) -> None:
+    for loop in {unit.loop for unit in group}:
+        mine = [unit for unit in group if unit.loop is loop]
+        # The loop may have been closed under its waiting tasks: nobody is left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle_all, mine)
 
 
 def _settle_all(group: Sequence[_Awaited]) -> None:

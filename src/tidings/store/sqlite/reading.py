@@ -1,0 +1,183 @@
+"""Reading what was leased: webhooks with their filters, and the page behind each cursor.
+
+This follows the commit that leased them, in one snapshot of its own, so that nobody waits meanwhile for SQLite's write
+lock. Between the two, other processes may write. What was leased is still ours by its fence, and then nobody but us
+has moved its cursor (or retention has, and said so); filters, head and page are what they are now, and of one moment.
+What is not ours any more is left out.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, SCAN_MAX
+from tidings.model import Claim, Claimed, Event, Health, Lease, Micros
+from tidings.store.sqlite.claiming import Leased
+from tidings.store.sqlite.rows import dump_set, load_filters, load_secrets
+
+# Events read for every claim at once. Whoever has more behind its cursor is read again by itself: few webhooks have,
+# and a page for each of a hundred claims must fit in memory.
+_FIRST_EVENTS: Final = 16
+
+CLAIMED: Final = """
+    SELECT json_group_array(json_array(
+        c.webhook, c.fence, w.gid, w.target, c.origin, w.workspace, w.filters, w.secrets,
+        c.scope, c.cursor, c.head, c.epoch, c.batch_end, c.failures, c.failing_since, c.next_attempt_at,
+        c.last_success_at, c.last_failure_at, w.last_failure_content, c.heartbeat_at,
+        CASE WHEN c.head > c.cursor THEN (
+            SELECT json_group_array(json_array(
+                e.position, e.resource_type, e.resource_subtype, e.action, e.field, CAST(e.wire AS TEXT)
+            )) FROM (
+                SELECT s.position FROM event_scopes s
+                WHERE s.scope = c.scope AND s.position > c.cursor AND s.position <= coalesce(c.batch_end, c.head)
+                ORDER BY s.position LIMIT :first
+            ) AS next JOIN events e ON e.position = next.position
+        ) END
+    )) FROM json_each(:leases) AS ours
+    JOIN cursors c ON c.webhook = ours.value ->> 0 AND c.fence = ours.value ->> 1 JOIN webhooks w ON w.id = c.webhook
+"""
+
+# A page by itself: so many events at most, and none that begins after so many bytes. Their bytes come as lines: as JSON
+# within JSON every quote in them would be escaped, and read back.
+PAGE: Final = """
+    SELECT json_group_array(json_array(e.position, e.resource_type, e.resource_subtype, e.action, e.field)),
+        group_concat(CAST(e.wire AS TEXT), char(10))
+    FROM (
+        SELECT s.position, sum(length(e.wire)) OVER (ORDER BY s.position) - length(e.wire) AS begins
+        FROM event_scopes s JOIN events e ON e.position = s.position
+        WHERE s.scope = :scope AND s.position > :after AND s.position <= :upto
+        ORDER BY s.position LIMIT :most
+    ) AS next JOIN events e ON e.position = next.position
+    WHERE next.begins <= :bytes
+"""
+
+
+class _EventRow(Struct, array_like=True):
+    position: int
+    resource_type: str
+    resource_subtype: str | None
+    action: str
+    field: str | None
+    wire: str
+
+
+class _ClaimRow(Struct, array_like=True):
+    """One webhook of `CLAIMED`, column by column."""
+
+    webhook: int
+    fence: int
+    gid: str
+    target: str
+    origin: int
+    workspace: str
+    filters: str
+    secrets: str
+    scope: int
+    cursor: int
+    head: int
+    epoch: int
+    batch_end: int | None
+    failures: int
+    failing_since: int | None
+    next_attempt_at: int | None
+    last_success_at: int | None
+    last_failure_at: int | None
+    last_failure_content: str
+    heartbeat_at: int
+    page: list[_EventRow] | None
+
+
+_decode_claims: Final = msgspec.json.Decoder(list[_ClaimRow]).decode
+_decode_page: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str, str | None]]).decode
+
+
+def read(connection: sqlite3.Connection, leased: Leased) -> Claimed:
+    """Read what was leased, in the caller's snapshot."""
+    if not leased.webhooks:
+        return Claimed((), leased.behind)
+    # Without filters every event is taken, so what one lease may deliver and one more is all that can be of use.
+    most = BATCHES_PER_LEASE_MAX * leased.batch_max + 1
+    first = min(_FIRST_EVENTS, most)
+    leases = [(webhook, fence) for webhook, (fence, _) in leased.webhooks.items()]
+    (rows,) = connection.execute(CLAIMED, {"leases": dump_set(leases), "first": first}).fetchone()
+    claims = tuple(
+        _load_claim(
+            connection,
+            row,
+            until=leased.until,
+            proven=leased.webhooks[row.webhook][1],
+            first=first,
+            most=most,
+        )
+        for row in _decode_claims(rows)
+    )
+    return Claimed(claims, leased.behind)
+
+
+def _load_claim(
+    connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, proven: bool, first: int, most: int
+) -> Claim:
+    filters = load_filters(row.filters)
+    page = _load_page(row.page or [])
+    more = len(page) == first
+    if filters:
+        most = SCAN_MAX
+    if more and first < most:
+        page, more = _read_page(connection, row, most=most)
+    return Claim(
+        lease=Lease(row.webhook, row.fence, until),
+        gid=row.gid,
+        target=row.target,
+        origin=row.origin,
+        workspace=row.workspace,
+        filters=filters,
+        secrets=load_secrets(row.secrets),
+        cursor=row.cursor,
+        head=row.head,
+        epoch=row.epoch,
+        batch_end=row.batch_end,
+        health=Health(
+            last_success_at=row.last_success_at,
+            last_failure_at=row.last_failure_at,
+            last_failure_content=row.last_failure_content,
+            failing_since=row.failing_since,
+            failures=row.failures,
+            next_attempt_at=row.next_attempt_at,
+            heartbeat_at=row.heartbeat_at,
+        ),
+        page=page,
+        more=more,
+        proven=proven,
+    )
+
+
+def _read_page(
+    connection: sqlite3.Connection, row: _ClaimRow, *, most: int
+) -> tuple[tuple[Event, ...], bool]:
+    """The next events behind a cursor, and whether there may be more within its batch or up to its head."""
+    upto = row.batch_end or row.head
+    found, lines = connection.execute(
+        PAGE,
+        {"scope": row.scope, "after": row.cursor, "upto": upto, "most": most, "bytes": BATCH_BYTES_MAX},
+    ).fetchone()
+    # A line break within a JSON text is always written as an escape.
+    wires = lines.encode().split(b"\n")
+    page = tuple(Event(*row, wire) for row, wire in zip(_decode_page(found), wires, strict=True))
+    return page, page[-1].position < upto
+
+
+def _load_page(rows: Sequence[_EventRow]) -> tuple[Event, ...]:
+    return tuple(
+        Event(
+            row.position,
+            row.resource_type,
+            row.resource_subtype,
+            row.action,
+            row.field,
+            row.wire.encode(),
+        )
+        for row in rows
+    )
