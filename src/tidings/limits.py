@@ -88,8 +88,11 @@ CLAIM_MAX: Final = 128
 # its target may since have died, and thousands that died together would each hold a slot for a whole timeout.
 PROVEN_WITHIN: Final = 5 * 60 * MICROSECONDS_PER_SECOND
 # Deliveries made under one lease, of the page that was read when it was claimed: what it costs to claim is shared by
-# them, and nobody who waits for a slot waits for more.
-BATCHES_PER_LEASE_MAX: Final = 4
+# them.
+BATCHES_PER_LEASE_MAX: Final = 16
+# And none of them begins later than this after the claim: whoever waits for the slot, or the origin, waits no longer
+# than for a slow delivery.
+GOING_ON_MAX: Final = MICROSECONDS_PER_SECOND
 # Deliveries begun, or heard to be recorded, before the event loop does anything else: a millisecond or so, so that
 # answers are read, calls served and records written while the rest is sent.
 BURST_MAX: Final = 32

@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.rig import FAILED, HOUR, MINUTE, OK, Between, Post, Rig, names, policy_of, running, until
 from tidings.errors import StoreUnavailable
-from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, LEASE_SLACK, SCAN_MAX
+from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, GOING_ON_MAX, LEASE_SLACK, SCAN_MAX
 from tidings.model import Answer, Filter, Reply, Webhook
 
 
@@ -119,6 +119,23 @@ async def test_a_lease_that_is_too_short_for_another_delivery_is_given_back(rig:
     async with running(dispatcher):
         await until(lambda: rig.target.names() == ["a", "b"])
     assert between.claimed >= 2
+
+
+async def test_a_lease_does_not_go_on_for_long(rig: Rig) -> None:
+    """Others may wait for its slot: it is given back, though it would cover more deliveries."""
+    await rig.establish()
+    between = Between(rig.store)
+    dispatcher = rig.make_dispatcher(store=between.as_store(), policy=policy_of(batch_max=1))
+    await rig.publish(*names(4))
+
+    def dawdle(post: Post) -> Reply:
+        rig.clock.turn(GOING_ON_MAX // 2 + 1)
+        return OK
+
+    rig.target.answer = dawdle
+    async with running(dispatcher):
+        await until(lambda: rig.target.names() == names(4))
+    assert between.claimed == 2
 
 
 async def test_a_drain_begins_no_further_batch(rig: Rig) -> None:

@@ -219,6 +219,8 @@ class Dispatcher:
         if self._recorder.failing or self._slots.free <= 0:
             await self._wait(self._wake, POLL_SECONDS)
             return
+        if self._wake.is_set():
+            return
         try:
             due = await self._store.next_due_at()
             now = self._clocks.now()
@@ -231,9 +233,12 @@ class Dispatcher:
                 left = POLL_SECONDS
                 if due is not None:
                     left = min(left, (due - self._clocks.now()) / MICROSECONDS_PER_SECOND)
-                if left <= 0 or await self._store.changed():
+                if left <= 0:
                     return
                 await self._wait(self._wake, left)
+                # Not before waiting: the store cannot tell our own writing from others'.
+                if await self._store.changed():
+                    return
         except StoreUnavailable as error:
             logger.error("the store cannot be looked at: %s", error)
             await asyncio.sleep(STORE_PAUSE_SECONDS)

@@ -20,7 +20,13 @@ from msgspec.structs import replace
 from tidings import delivery as policies
 from tidings import signing
 from tidings.delivery import Policy
-from tidings.limits import ATTEMPT_EXCERPT_BYTES_MAX, BATCHES_PER_LEASE_MAX, MICROSECONDS_PER_SECOND
+from tidings.limits import (
+    ATTEMPT_EXCERPT_BYTES_MAX,
+    BATCHES_PER_LEASE_MAX,
+    GOING_ON_MAX,
+    LEASE_SLACK,
+    MICROSECONDS_PER_SECOND,
+)
 from tidings.matching import accepts
 from tidings.model import (
     Answer,
@@ -147,7 +153,7 @@ def _may_go_on(claim: Claim, batch: Batch, now: Micros, policy: Policy) -> bool:
         bool(claim.page)
         and claim.page[-1].position > batch.end
         and claim.delivered + 1 < BATCHES_PER_LEASE_MAX
-        and now + policy.delivery_timeout <= claim.lease.until
+        and now + policy.delivery_timeout <= claim.lease.until - LEASE_SLACK + GOING_ON_MAX
     )
 
 

@@ -95,13 +95,16 @@ HOT = [
             "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
         ],
     ),
-    (
-        "page",
-        reading.PAGE,
-        [
-            "SEARCH s USING PRIMARY KEY (scope=? AND position>? AND position<?)",
-            "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
-        ],
+    *(
+        (
+            name,
+            statement,
+            [
+                "SEARCH s USING PRIMARY KEY (scope=? AND position>? AND position<?)",
+                "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+            ],
+        )
+        for name, statement in (("page", reading.PAGE), ("large page", reading.LARGE_PAGE))
     ),
     ("attempt", recording.ATTEMPT.statements[8], ["SEARCH c USING INTEGER PRIMARY KEY (rowid=?)"]),
     ("failure", recording.FAILURE.statements[8], ["SEARCH webhooks USING INTEGER PRIMARY KEY (rowid=?)"]),
