@@ -203,6 +203,7 @@ def test_workers_are_announced_once_and_end_well(number: signal.Signals, tmp_pat
     assert sorted(each.name for each in tmp_path.iterdir()) == [
         "tidings.db",
         "tidings.db-turns",
+        "tidings.db-turns-bell",
         "tidings.db.key",
     ]
 

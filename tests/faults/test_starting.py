@@ -74,6 +74,7 @@ def test_the_key_is_made_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == [
         "tidings.db",
         "tidings.db-turns",
+        "tidings.db-turns-bell",
         "tidings.db.key",
     ]
 

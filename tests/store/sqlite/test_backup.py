@@ -76,7 +76,9 @@ def restored(source: Path, target: Path, *, generation: str = "1" * 32) -> Path:
 def test_a_backup_is_one_whole_file_for_its_owner(closed: Path, copy: Path, tmp_path: Path) -> None:
     make(closed, copy)
     assert copy.stat().st_mode & 0o777 == 0o600
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["copy.db", "tidings.db", "tidings.db-turns"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        *("copy.db", "tidings.db", "tidings.db-turns", "tidings.db-turns-bell")
+    ]
     assert ask(copy, "PRAGMA integrity_check") == [("ok",)]
     assert ask(copy, "PRAGMA journal_mode") == [("delete",)]
     assert ask(copy, "SELECT count(*) FROM events") == [(EVENTS,)]
@@ -125,7 +127,9 @@ def test_nothing_is_overwritten_that_appears_meanwhile(
     with pytest.raises(StoreUnfit, match="exists already"):
         backup.back_up(closed, copy, now=NOON, progress=intrude)
     assert copy.read_text() == "Dear diary"
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["copy.db", "tidings.db", "tidings.db-turns"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        *("copy.db", "tidings.db", "tidings.db-turns", "tidings.db-turns-bell")
+    ]
 
 
 def test_what_is_no_database_of_ours_is_not_backed_up(tmp_path: Path, copy: Path) -> None:

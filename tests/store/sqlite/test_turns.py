@@ -4,7 +4,8 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,14 +33,11 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 def beside(path: Path, does: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process on the same file."""
     command = [sys.executable, "-m", turning.__name__, str(path), does]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def marks(connection: sqlite3.Connection) -> int:
@@ -74,6 +72,92 @@ async def test_a_process_that_stands_still_with_the_turn_holds_nobody_up_for_eve
     with ours.turn():
         pass
     ours.close()
+
+
+@contextmanager
+def held_beside(path: Path) -> Iterator[Callable[[], None]]:
+    """Another process has the turn; gives what makes it leave."""
+    with beside(path, "hold") as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"held\n"
+
+        def leave() -> None:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+
+        yield leave
+
+
+@contextmanager
+def taking_turn(ours: turns.Turns) -> Iterator[None]:
+    """A turn is taken in a thread meanwhile; it has had it at the end."""
+
+    def take() -> None:
+        with ours.turn():
+            pass
+
+    taking = threading.Thread(target=take, daemon=True)
+    taking.start()
+    yield
+    taking.join(60)
+    assert not taking.is_alive()
+
+
+def test_who_leaves_wakes_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits does not try again by itself here, so it would wait for ever."""
+    monkeypatch.setattr(turns, "WAKE_SECONDS", 1_000.0)
+    monkeypatch.setattr(turns, "WAIT_SECONDS_MAX", 1_000.0)
+    ours = turning.beside_others(path)
+    with held_beside(path) as leave, taking_turn(ours):
+        # It is the next: nobody else can be.
+        wait_until(lambda: not _free(path, turns._NEXT))
+        leave()
+    ours.close()
+
+
+def test_a_bell_that_was_rung_for_nobody_does_no_harm(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often: it is heard once, and after that the lock is what counts."""
+    monkeypatch.setattr(turns, "WAKE_SECONDS", 1_000.0)
+    ours = turning.beside_others(path)
+    assert ours._bell is not None
+    for _ in range(100_000):
+        ours._bell.ring()
+    with held_beside(path) as leave, taking_turn(ours):
+        wait_until(lambda: not _free(path, turns._NEXT))
+        leave()
+    ours.close()
+
+
+def _free(path: Path, place: int) -> bool:
+    """Whether another process could lock this, asked from yet another: a process's own locks never hinder it."""
+    code = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'r+b')\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[2]))\n"
+    )
+    name = str(path.with_name(f"{path.name}-turns"))
+    asked = [sys.executable, "-c", code, name, str(place)]
+    return subprocess.run(asked, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_where_there_can_be_no_bell_turns_are_tried_for(path: Path) -> None:
+    path.with_name(f"{path.name}-turns-bell").mkdir()
+    ours = turning.beside_others(path)
+    with held_beside(path) as leave, taking_turn(ours):
+        leave()
+    ours.close()
+
+
+def test_a_file_in_the_bells_place_is_not_rung(path: Path) -> None:
+    place = path.with_name(f"{path.name}-turns-bell")
+    place.write_text("somebody's")
+    ours = turning.beside_others(path)
+    with ours.turn():
+        pass
+    ours.close()
+    assert place.read_text() == "somebody's"
 
 
 async def test_stores_go_on_where_no_file_can_be_made_beside_them(

@@ -33,10 +33,12 @@ async def write(path: Path) -> None:
 
 
 def hold(path: Path) -> None:
-    """Take the turn, and stand still."""
+    """Take the turn, and stand still until told to leave it."""
     with beside_others(path).turn():
         print("held", flush=True)
-        time.sleep(600)
+        sys.stdin.readline()
+    # It does not end by itself: what it has locked is not let go of by its end.
+    time.sleep(600)
 
 
 def beside_others(path: Path) -> Turns:

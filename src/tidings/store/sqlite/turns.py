@@ -8,6 +8,10 @@ There are two locks, bytes of a file beside the database. Who holds the first is
 which is the turn, and then lets go of the first. Who has just written must become the next again, and cannot while
 another is: so turns alternate.
 
+Who leaves writes a byte into a pipe that the next waits at: between two that are busy the turn would else lie idle for
+as long as it takes to try again. The byte is a hint; the locks are the truth. They are tried again from time to time
+all the same, as whoever is killed says nothing.
+
 This is for fairness alone. What keeps transactions apart is SQLite's own lock, which everybody still takes; who has
 queued for too long, or cannot, asks SQLite all the same. A process that is alone takes no lock here: each call into the
 system would give up Python's global lock, and queue for it behind the event loop.
@@ -17,14 +21,18 @@ import contextlib
 import fcntl
 import mmap
 import os
+import select
+import stat
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 # How soon a lock that is taken is tried again, seconds: far less than a transaction takes, and little work.
 PAUSE_SECONDS: Final = 0.0005
+# The same, where whoever leaves says so: when it has been killed.
+WAKE_SECONDS: Final = 0.01
 # Queueing ends after this long, seconds: a process stands still with the turn. SQLite's own patience comes on top.
 WAIT_SECONDS_MAX: Final = 2.0
 # Who wrote, or wished to, within this time is there, seconds. Every process of a service writes each second.
@@ -43,10 +51,12 @@ class Turns:
         # Who wished to write last: its process id, in memory that all share.
         self._last = memoryview(bytearray(_BYTES)).cast("Q")
         self._others_until = 0.0
+        self._bell: _Bell | None = None
         # Where the file cannot be made, writing fails for reasons of its own, or goes on without turns.
         with contextlib.suppress(OSError):
             if path is not None:
                 self._open(path.with_name(f"{path.name}-turns"))
+                self._bell = _Bell(path.with_name(f"{path.name}-turns-bell"))
 
     def _open(self, path: Path) -> None:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -69,13 +79,15 @@ class Turns:
             yield
             return
         deadline = time.monotonic() + WAIT_SECONDS_MAX
-        _lock(self._file, _NEXT, until=deadline)
-        _lock(self._file, _TURN, until=deadline)
+        _lock(self._file, _NEXT, until=deadline, pause=_sleep)
+        _lock(self._file, _TURN, until=deadline, pause=_sleep if self._bell is None else self._bell.wait)
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _NEXT)
         try:
             yield
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _TURN)
+            if self._bell is not None:
+                self._bell.ring()
 
     def _beside_others(self) -> bool:
         now, ours = time.monotonic(), os.getpid()
@@ -89,9 +101,47 @@ class Turns:
         if self._file is not None:
             self._file = None
             self._close()
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
 
 
-def _lock(file: int, place: int, *, until: float) -> None:
+class _Bell:
+    """A named pipe: rung by whoever has had the turn, heard by the one who is next.
+
+    Raises:
+        OSError: there can be none here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        # Open for both, so that it never ends, and opening it waits for nobody.
+        self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.close = weakref.finalize(self, os.close, self._pipe)
+        if not stat.S_ISFIFO(os.fstat(self._pipe).st_mode):
+            self.close()
+            raise OSError(f"{path} is not a pipe")
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+
+    def ring(self) -> None:
+        # A pipe that is full has been rung.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._pipe, b"\0")
+
+    def wait(self) -> None:
+        """Wait until it was rung, or for a moment. The lock is to be tried after this, so nothing is missed."""
+        if self._poll.poll(1000 * WAKE_SECONDS):
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._pipe, select.PIPE_BUF)
+
+
+def _sleep() -> None:
+    time.sleep(PAUSE_SECONDS)
+
+
+def _lock(file: int, place: int, *, until: float, pause: Callable[[], None]) -> None:
     """Lock a byte of the file; give up at this time."""
     while True:
         try:
@@ -100,4 +150,4 @@ def _lock(file: int, place: int, *, until: float) -> None:
         except OSError:
             if time.monotonic() > until:
                 return
-        time.sleep(PAUSE_SECONDS)
+        pause()
