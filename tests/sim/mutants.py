@@ -364,6 +364,12 @@ MUTANTS: Final = (
         "    if False:",
     ),
     Mutant(
+        "events rendered ahead count whatever has moved since",
+        LOG,
+        "        if self._ahead is not None and self._ahead[0] == self._places.version:",
+        "        if self._ahead is not None:",
+    ),
+    Mutant(
         "scopes of a resource outlive its move",
         PLACES,
         "        self._closures.clear()\n        self._scopes.clear()\n\n    def reset",

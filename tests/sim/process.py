@@ -82,12 +82,14 @@ class SteppedWriter:
         self,
         run: Callable[[sqlite3.Connection], Any],
         rank: Rank = Rank.WRITE,
+        *,
+        ahead: Callable[[], None] | None = None,
         then: Callable[[sqlite3.Connection, Any], Any] | None = None,
     ) -> Any:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[Any] = self._process.loop.create_future()
-        self._waiting.append(Awaited(self._noting(run), rank, then, future=future))
+        self._waiting.append(Awaited(self._noting(run), rank, ahead, then, future=future))
         self._start()
         return await future
 

@@ -244,6 +244,19 @@ async def test_what_comes_while_a_group_runs_is_committed_with_it(store: SqliteS
     assert noted(path) == set(order)
 
 
+async def test_what_is_prepared_ahead_is_prepared_without_a_transaction(store: SqliteStore) -> None:
+    """For a unit that begins its group; and if it cannot be, the unit runs without."""
+    connection = store._writer._groups.connection  # type: ignore[attr-defined]
+    open_then: list[bool] = []
+
+    def prepare() -> None:
+        open_then.append(connection.in_transaction)
+        raise RuntimeError("a mistake of ours")
+
+    assert await store._writer.run(note("note 1"), ahead=prepare) == 1
+    assert open_then == [False]
+
+
 async def test_the_first_of_a_group_fails_alone_too(store: SqliteStore, path: Path) -> None:
     results = await in_one_group(
         store, unit(store, refused_by_sqlite, Rank.RECORD), unit(store, note("note 1"), Rank.RECORD)

@@ -37,13 +37,13 @@ class Watched:
 
     def __init__(self, case: Case, names: dict[str, str]) -> None:
         self.case = case
-        self._names = names
+        self.names = names
 
     async def seen_from(self, resource: str = TASK) -> set[str]:
         await self.case.publish("probe", resource=resource)
         claims = (await self.case.claim()).claims
         await self.case.record(*(delivered(claim, now=NOON) for claim in claims))
-        return {self._names[claim.gid] for claim in claims}
+        return {self.names[claim.gid] for claim in claims}
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ async def publish_with(store: SqliteStore, *resources: ResourceDraft, event_on: 
     )
 
 
-async def undo_together(store: SqliteStore, *writes: Coroutine[Any, Any, object]) -> list[object]:
-    """Ask for writes in one group with a unit that ends its transaction, as a full disk does; gives the results."""
+async def together(store: SqliteStore, *writes: Coroutine[Any, Any, object]) -> list[object]:
+    """Ask for writes in one group; gives the results."""
     held, go = threading.Event(), threading.Event()
 
     def hold(_: sqlite3.Connection) -> None:
@@ -79,13 +79,35 @@ async def undo_together(store: SqliteStore, *writes: Coroutine[Any, Any, object]
 
     holding = asyncio.create_task(store._write(hold, Rank.CLAIM))
     assert await asyncio.to_thread(held.wait, 30)
-    breaking = store._write(lambda connection: connection.execute("ROLLBACK"))
-    tasks = [asyncio.create_task(write) for write in (*writes, breaking)]
+    tasks = [asyncio.create_task(write) for write in writes]
     while store.waiting < len(tasks):
         await asyncio.sleep(0)
     go.set()
     await holding
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def undo_together(store: SqliteStore, *writes: Coroutine[Any, Any, object]) -> list[object]:
+    """The same, with a unit that ends the transaction, as a full disk does."""
+    breaking = store._write(lambda connection: connection.execute("ROLLBACK"))
+    return await together(store, *writes, breaking)
+
+
+async def test_a_move_counts_for_what_was_rendered_before_it(store: SqliteStore, watched: Watched) -> None:
+    """Events of one group are rendered before any of it is run."""
+    move = store.put_resources([moved(OTHER_PROJECT)], workspaces=None, now=NOON)
+    await together(store, move, watched.case.publish("after the move"))
+    ((seen,),) = [(await watched.case.claim()).claims]
+    assert {seen.gid} == {gid for gid, name in watched.names.items() if name == OTHER_PROJECT}
+
+
+async def test_another_stores_move_counts_for_what_was_rendered_before_it(
+    store: SqliteStore, watched: Watched, path: Path
+) -> None:
+    other = open_store(str(path), migrate=False, generation="g", key_id="k")
+    await other.put_resources([moved(OTHER_PROJECT)], workspaces=None, now=NOON)
+    await other.close()
+    assert await watched.seen_from() == {OTHER_PROJECT}
 
 
 async def test_a_move_that_was_published_holds(store: SqliteStore, watched: Watched) -> None:

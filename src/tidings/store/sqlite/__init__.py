@@ -149,9 +149,9 @@ class SqliteStore:
     # -- log and hierarchy -------------------------------------------------------------------------
 
     async def publish(self, publication: Publication, *, now: Micros) -> Published:
-        return await self._write(
-            lambda connection: log.publish(connection, self._places, publication, now=now)
-        )
+        publishing = log.Publishing(self._places, publication, now=now)
+        published: Published = await self._writer.run(publishing.run, ahead=publishing.prepare)
+        return published
 
     async def put_resources(
         self, drafts: Sequence[ResourceDraft], *, workspaces: frozenset[str] | None, now: Micros
@@ -252,7 +252,7 @@ class SqliteStore:
             asked = request if clock is None else replace(request, now=clock())
             return claiming.lease(connection, asked, unread=self._unread)
 
-        claimed: Claimed = await self._writer.run(lease, Rank.CLAIM, self._read_leased)
+        claimed: Claimed = await self._writer.run(lease, Rank.CLAIM, then=self._read_leased)
         return claimed
 
     def _read_leased(self, connection: sqlite3.Connection, leased: claiming.Leased) -> Claimed:

@@ -22,33 +22,64 @@ from tidings.wire import events as wire
 # Rows deleted in one transaction of trimming: a few milliseconds.
 TRIM_STEP: Final = 1_000
 
+# An event's row but for its position, and where in it stands what says whether the log holds the event already.
+_Row = tuple[object, ...]
+_WORKSPACE: Final = 0
+_EXTERNAL_ID: Final = 6
 
-def publish(
-    connection: sqlite3.Connection, places: Places, publication: Publication, *, now: Micros
-) -> Published:
-    """Append a publication: idempotency, resources on the way, scopes, events, all in this transaction."""
-    repeated = _repeated(connection, publication.idempotency, now)
-    if repeated is not None:
-        return repeated
-    hierarchy = places.load(connection, _named(publication), workspaces=publication.workspaces)
-    hierarchy.apply(publication.resources)
-    places.write(connection, hierarchy.changed, now=now)
-    last = _append(connection, places, hierarchy, publication.events, now)
-    published = Published(len(publication.events), last)
-    if publication.idempotency is not None:
-        connection.execute(
-            "INSERT OR REPLACE INTO idempotency (token, key, digest, accepted, last, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                publication.idempotency.token,
-                publication.idempotency.key,
-                publication.idempotency.digest,
-                published.accepted,
-                published.last,
-                now,
-            ),
-        )
-    return published
+
+class Publishing:
+    """One publication on its way into the log.
+
+    To render events takes longer than to insert them, and needs nothing but the hierarchy. Where that is remembered it
+    is done ahead, before the write lock is taken, and counts if the hierarchy is then still the same.
+    """
+
+    def __init__(self, places: Places, publication: Publication, *, now: Micros) -> None:
+        self._places = places
+        self._publication = publication
+        self._now = now
+        self._ahead: tuple[int, list[_Row]] | None = None
+
+    def prepare(self) -> None:
+        """Render what can be rendered without the database."""
+        hierarchy = self._places.remembered(_named(self._publication), self._publication.workspaces)
+        if hierarchy is not None and not self._publication.resources:
+            rows = _render(self._places, hierarchy, self._publication.events, self._now)
+            self._ahead = self._places.version, rows
+
+    def run(self, connection: sqlite3.Connection) -> Published:
+        """Append it: idempotency, resources on the way, scopes, events, all in this transaction."""
+        publication, now = self._publication, self._now
+        repeated = _repeated(connection, publication.idempotency, now)
+        if repeated is not None:
+            return repeated
+        last = _append(connection, self._rows(connection))
+        published = Published(len(publication.events), last)
+        if publication.idempotency is not None:
+            connection.execute(
+                "INSERT OR REPLACE INTO idempotency (token, key, digest, accepted, last, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    publication.idempotency.token,
+                    publication.idempotency.key,
+                    publication.idempotency.digest,
+                    published.accepted,
+                    published.last,
+                    now,
+                ),
+            )
+        return published
+
+    def _rows(self, connection: sqlite3.Connection) -> list[_Row]:
+        self._places.validate(connection)
+        if self._ahead is not None and self._ahead[0] == self._places.version:
+            return self._ahead[1]
+        publication = self._publication
+        hierarchy = self._places.load(connection, _named(publication), workspaces=publication.workspaces)
+        hierarchy.apply(publication.resources)
+        self._places.write(connection, hierarchy.changed, now=self._now)
+        return _render(self._places, hierarchy, publication.events, self._now)
 
 
 def _named(publication: Publication) -> list[str]:
@@ -94,17 +125,9 @@ _SCOPES: Final = """
 """
 
 
-def _append(
-    connection: sqlite3.Connection,
-    places: Places,
-    hierarchy: Hierarchy,
-    drafts: Sequence[EventDraft],
-    now: Micros,
-) -> int:
-    """Insert the events and their scopes: one statement each, however many there are (see `claiming.py` on sets)."""
-    end = last = end_of_log(connection)
-    known = _known_ids(connection, hierarchy, drafts)
-    rows: list[tuple[object, ...]] = []
+def _render(places: Places, hierarchy: Hierarchy, drafts: Sequence[EventDraft], now: Micros) -> list[_Row]:
+    """The rows of these events, but for their positions."""
+    rows: list[_Row] = []
     for draft in drafts:
         resource = hierarchy.visible(draft.resource, path="resource", within=draft.path)
         parent = (
@@ -112,16 +135,9 @@ def _append(
             if draft.parent is None
             else hierarchy.visible(draft.parent, path="parent", within=draft.path)
         )
-        if draft.external_id is not None:
-            identity = (resource.workspace, draft.external_id)
-            if identity in known:
-                continue
-            known.add(identity)
-        last += 1
         created_at = now if draft.created_at is None else draft.created_at
         rows.append(
             (
-                last,
                 resource.workspace,
                 resource.gid,
                 resource.resource_type,
@@ -135,31 +151,41 @@ def _append(
                 wire.render(draft, resource=resource, parent=parent, created_at=created_at),
             )
         )
-    if rows:
-        _EVENTS.run(connection, rows)
+    return rows
+
+
+def _append(connection: sqlite3.Connection, rows: Sequence[_Row]) -> int:
+    """Insert events and their scopes: one statement each, however many there are (see `claiming.py` on sets)."""
+    end = end_of_log(connection)
+    new = [(position, *row) for position, row in enumerate(_unknown(connection, rows), end + 1)]
+    if new:
+        _EVENTS.run(connection, new)
         connection.execute(_SCOPES, (end,))
-    return last
+    return end + len(new)
 
 
-def _known_ids(
-    connection: sqlite3.Connection, hierarchy: Hierarchy, drafts: Sequence[EventDraft]
-) -> set[tuple[str, str]]:
-    """Which of the publisher's own ids the log holds already, by workspace."""
-    identities = [
-        (hierarchy.visible(draft.resource, path="resource", within=draft.path).workspace, draft.external_id)
-        for draft in drafts
-        if draft.external_id is not None
-    ]
-    known: set[tuple[str, str]] = set()
-    for workspace in {workspace for workspace, _ in identities}:
-        ids = [external_id for owner, external_id in identities if owner == workspace]
+def _unknown(connection: sqlite3.Connection, rows: Sequence[_Row]) -> Sequence[_Row]:
+    """Those of them that the log does not hold already, by the publisher's own ids in each workspace."""
+    named = [(row[_WORKSPACE], row[_EXTERNAL_ID]) for row in rows if row[_EXTERNAL_ID] is not None]
+    if not named:
+        return rows
+    known: set[tuple[object, object]] = set()
+    for workspace in {workspace for workspace, _ in named}:
+        ids = [external_id for owner, external_id in named if owner == workspace]
         found = connection.execute(
             "SELECT external_id FROM events WHERE workspace = ? AND external_id IN (SELECT value FROM json_each(?))"
             " AND external_id IS NOT NULL",
             (workspace, json.dumps(ids)),
         )
         known.update((workspace, external_id) for (external_id,) in found)
-    return known
+    new = []
+    for row in rows:
+        identity = row[_WORKSPACE], row[_EXTERNAL_ID]
+        if identity not in known:
+            new.append(row)
+        if row[_EXTERNAL_ID] is not None:
+            known.add(identity)
+    return new
 
 
 # -- trimming --------------------------------------------------------------------------------------

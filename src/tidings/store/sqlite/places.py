@@ -36,7 +36,8 @@ class Places:
     """A view of the hierarchy for the transactions of one write connection."""
 
     def __init__(self) -> None:
-        self._version = -1
+        # The version of the hierarchy that what is remembered belongs to; -1 if there is none.
+        self.version = -1
         # For each gid asked for: itself and everything above it.
         self._closures: OrderedDict[str, tuple[Resource, ...]] = OrderedDict()
         self._ids: dict[str, int] = {}
@@ -47,7 +48,7 @@ class Places:
         self, connection: sqlite3.Connection, gids: Iterable[str], *, workspaces: frozenset[str] | None
     ) -> Hierarchy:
         """The hierarchy of these resources and everything above them, as this transaction sees it."""
-        self._validate(connection)
+        self.validate(connection)
         wanted = dict.fromkeys(gids)
         found: dict[str, Resource] = {}
         missing = []
@@ -61,6 +62,16 @@ class Places:
             loaded = self._fetch(connection, missing)
             found.update(loaded)
             self._remember(missing, found)
+        return Hierarchy(found.values(), workspaces=workspaces)
+
+    def remembered(self, gids: Iterable[str], workspaces: frozenset[str] | None) -> Hierarchy | None:
+        """The same without the database, as of `version`; None unless all of it is remembered."""
+        found: dict[str, Resource] = {}
+        for gid in dict.fromkeys(gids):
+            closure = self._closures.get(gid)
+            if closure is None:
+                return None
+            found.update((resource.gid, resource) for resource in closure)
         return Hierarchy(found.values(), workspaces=workspaces)
 
     def scopes(self, hierarchy: Hierarchy, resource: str, parent: str | None) -> str:
@@ -97,15 +108,16 @@ class Places:
 
     def reset(self) -> None:
         """Remember nothing: the transaction it was seen in was undone."""
-        self._version = -1
+        self.version = -1
 
-    def _validate(self, connection: sqlite3.Connection) -> None:
+    def validate(self, connection: sqlite3.Connection) -> None:
+        """Forget what is no longer so, as this transaction sees it."""
         version = read_meta(connection, "hierarchy")
-        if version != self._version:
+        if version != self.version:
             self._closures.clear()
             self._scopes.clear()
             self._ids.clear()
-            self._version = version
+            self.version = version
 
     def _fetch(self, connection: sqlite3.Connection, gids: Sequence[str]) -> dict[str, Resource]:
         resources = {}
@@ -126,7 +138,7 @@ class Places:
     def _remember(self, gids: Sequence[str], found: Mapping[str, Resource]) -> None:
         if len(self._ids) > 10 * REMEMBERED_MAX:
             # Ids of closures long dropped: start over rather than count references.
-            self._version = -1
+            self.version = -1
             return
         view = Hierarchy(found.values(), workspaces=None)
         for gid in gids:

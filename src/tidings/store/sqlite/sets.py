@@ -12,9 +12,10 @@ from itertools import chain
 from typing import Final
 
 # The sizes: a set is cut into the largest, and what is left takes the smallest it fits in. A row of nulls costs half of
-# what another costs, so each size is at most half as much again as the one before. The largest, times some fifteen
-# columns, is far below the 32 766 values SQLite binds (https://www.sqlite.org/limits.html).
-SIZES: Final = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+# what another costs, so each size is at most half as much again as the one before. The largest holds the
+# largest publish, and times some fifteen columns is below the 32 766 values SQLite binds
+# (https://www.sqlite.org/limits.html).
+SIZES: Final = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 class SetStatement:

@@ -47,12 +47,14 @@ class Rank(IntEnum):
 class Unit:
     """A function of the write connection, and what became of it: `error` is None if `result` was committed.
 
+    `ahead` is done before the write lock is taken, or not at all: what it prepares, `run` must be able to do without.
     `then` takes that result, once it is committed and the write lock is free, in a snapshot of its own; what it gives
     stands in the result's place. If it fails, what was committed stays.
     """
 
     run: Callable[[sqlite3.Connection], Any]
     rank: Rank = Rank.WRITE
+    ahead: Callable[[], None] | None = None
     then: Callable[[sqlite3.Connection, Any], Any] | None = None
     result: Any = None
     error: BaseException | None = None
@@ -90,6 +92,11 @@ class GroupCommit:
         try:
             flush = any(unit.rank is not Rank.CLAIM for unit in group)
             self._flush(flush)
+            for unit in group:
+                if unit.ahead is not None:
+                    # What it could not do, `run` does, and fails at.
+                    with contextlib.suppress(Exception):
+                        unit.ahead()
             with self._turns.turn():
                 self.connection.execute("BEGIN IMMEDIATE")
                 self._run_first(group[0])
@@ -193,6 +200,8 @@ class Writing(Protocol):
         self,
         run: Callable[[sqlite3.Connection], Any],
         rank: Rank = Rank.WRITE,
+        *,
+        ahead: Callable[[], None] | None = None,
         then: Callable[[sqlite3.Connection, Any], Any] | None = None,
     ) -> Any:
         """Run a unit in the next commit, and give what it gave (or what `then` made of that) once that is done.
@@ -246,6 +255,8 @@ class Writer:
         self,
         run: Callable[[sqlite3.Connection], Any],
         rank: Rank = Rank.WRITE,
+        *,
+        ahead: Callable[[], None] | None = None,
         then: Callable[[sqlite3.Connection, Any], Any] | None = None,
     ) -> Any:
         if self._closed or not self._thread.is_alive():
@@ -254,7 +265,7 @@ class Writer:
             raise StoreUnavailable("too many writes are waiting")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._units.put(_Awaited(run, rank, then, future=future, loop=loop))
+        self._units.put(_Awaited(run, rank, ahead, then, future=future, loop=loop))
         return await future
 
     async def close(self) -> None:
