@@ -66,9 +66,11 @@ def receivers(
         with own_receiver(*options) as port:
             yield Receivers("the built-in receiver", (f"{scheme}://127.0.0.1:{port}",))
         return
-    chosen = [free_port() for _ in range(ports)]
-    with _nginx(folder, chosen, tls=tls, closing=closing):
-        yield Receivers("nginx", tuple(f"{scheme}://127.0.0.1:{port}" for port in chosen))
+    chosen: set[int] = set()
+    while len(chosen) < ports:
+        chosen.add(free_port())
+    with _nginx(folder, sorted(chosen), tls=tls, closing=closing):
+        yield Receivers("nginx", tuple(f"{scheme}://127.0.0.1:{port}" for port in sorted(chosen)))
 
 
 @contextmanager
