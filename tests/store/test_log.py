@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from tests.store.building import (
     DAY,
@@ -65,6 +66,38 @@ async def test_an_event_carries_what_filters_match_and_the_bytes_that_are_sent(c
         b'"resource_type":"task","resource_subtype":"default_task"},"parent":null,'
         b'"change":{"field":"name","action":"changed"}}'
     )
+
+
+@pytest.mark.parametrize("text", ["", "0", "null"])
+async def test_text_that_looks_like_nothing_is_text(case: Case, text: str) -> None:
+    """And what is not there is not text."""
+    subtyped = ResourceDraft(gid="t", resource_type="task", resource_subtype=text or "0", parents=(PROJECT,))
+    plain = ResourceDraft(gid="u", resource_type="task", parents=(PROJECT,))
+    await case.store.put_resources([subtyped, plain], workspaces=None, now=NOON)
+    await case.establish()
+    named = change(text, resource="t", external_id=text)
+    bare = replace(change("x", resource="u"), change=None, action=Action.ADDED)
+    await case.store.publish(Publication(events=(named, named, bare, bare)), now=NOON)
+    page = (await case.only()).page
+    assert [(event.resource_subtype, event.field) for event in page] == [
+        (text or "0", text),
+        *[(None, None)] * 2,
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 100, 255, 257, 385, 513, 769, EVENTS_PER_PUBLISH_MAX])
+async def test_so_many_events_in_one_call_are_so_many(case: Case, count: int) -> None:
+    """The sets that they are inserted by have other sizes."""
+    names = names_of(count)
+    await case.establish()
+    published = await case.publish(*names)
+    await assert_log_ends_at(case, published.last)
+    found: list[str | None] = []
+    while claims := (await case.claim()).claims:
+        (claim,) = claims
+        found += fields(claim)
+        await case.record(delivered(claim, now=NOON))
+    assert found == names
 
 
 async def test_text_of_any_script_is_kept_byte_for_byte(case: Case) -> None:

@@ -114,8 +114,13 @@ _EVENT: Final = (
     "position, workspace, resource, resource_type, resource_subtype, action, field, external_id, created_at, "
     "accepted_at, scopes, wire"
 )
+# 0 stands for null in what may be null, see `sets.py`; all of it is text, so nothing else equals 0.
+_VALUES: Final = (
+    "position, workspace, resource, resource_type, nullif(resource_subtype, 0), action, nullif(field, 0), "
+    "nullif(external_id, 0), created_at, accepted_at, scopes, wire"
+)
 _EVENTS: Final = SetStatement(
-    f"INSERT INTO events ({_EVENT}) SELECT {_EVENT} FROM {{rows}} WHERE position IS NOT NULL",
+    f"INSERT INTO events ({_EVENT}) SELECT {_VALUES} FROM {{rows}} WHERE position > 0",
     *_EVENT.split(", "),
 )
 
@@ -141,14 +146,14 @@ def _render(places: Places, hierarchy: Hierarchy, drafts: Sequence[EventDraft], 
                 resource.workspace,
                 resource.gid,
                 resource.resource_type,
-                resource.resource_subtype,
+                0 if resource.resource_subtype is None else resource.resource_subtype,
                 draft.action.value,
-                None if draft.change is None else draft.change.field,
-                draft.external_id,
+                0 if draft.change is None else draft.change.field,
+                0 if draft.external_id is None else draft.external_id,
                 created_at,
                 now,
                 places.scopes(hierarchy, draft.resource, draft.parent),
-                wire.render(draft, resource=resource, parent=parent, created_at=created_at),
+                bytearray(wire.render(draft, resource=resource, parent=parent, created_at=created_at)),
             )
         )
     return rows
@@ -166,7 +171,7 @@ def _append(connection: sqlite3.Connection, rows: Sequence[_Row]) -> int:
 
 def _unknown(connection: sqlite3.Connection, rows: Sequence[_Row]) -> Sequence[_Row]:
     """Those of them that the log does not hold already, by the publisher's own ids in each workspace."""
-    named = [(row[_WORKSPACE], row[_EXTERNAL_ID]) for row in rows if row[_EXTERNAL_ID] is not None]
+    named = [(row[_WORKSPACE], row[_EXTERNAL_ID]) for row in rows if row[_EXTERNAL_ID] != 0]
     if not named:
         return rows
     known: set[tuple[object, object]] = set()
@@ -183,7 +188,7 @@ def _unknown(connection: sqlite3.Connection, rows: Sequence[_Row]) -> Sequence[_
         identity = row[_WORKSPACE], row[_EXTERNAL_ID]
         if identity not in known:
             new.append(row)
-        if row[_EXTERNAL_ID] is not None:
+        if row[_EXTERNAL_ID] != 0:
             known.add(identity)
     return new
 

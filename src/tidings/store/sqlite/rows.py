@@ -143,7 +143,7 @@ def dump_attempt(attempt: Attempt) -> tuple[object, ...]:
         attempt.started_at,
         attempt.duration,
         attempt.events,
-        attempt.heartbeat,
+        int(attempt.heartbeat),
         attempt.status,
         attempt.result,
         attempt.excerpt,
