@@ -530,6 +530,36 @@ async def test_who_waits_for_a_busy_receiver_does_not_wait_for_us(case: Case) ->
     assert await case.store.oldest_due_at(now=NOON) is None
 
 
+async def test_who_waits_while_others_are_tried_for_the_first_time_does_not_wait_for_us(case: Case) -> None:
+    """Thousands of targets that have died are found out in turns: that must not take the API out."""
+    later = NOON + HOUR
+    trying = await case.establish("http://one.example/", origin="http://one.example:80")
+    waiting = await case.establish("http://two.example/", origin="http://two.example:80")
+    await case.publish("a", now=NOON)
+    assert await case.store.oldest_due_at(now=later) is None  # nothing is marked yet
+    claim = await case.only(now=later, limit=1)
+    assert claim.gid == trying.gid
+    assert await case.store.oldest_due_at(now=later) is None
+    # Nobody is tried any more: it waits for us.
+    assert await case.store.oldest_due_at(now=claim.lease.until) == NOON
+    await case.record(delivered(claim, now=later))
+    assert await case.store.oldest_due_at(now=later) == NOON
+    assert await case.gids(now=later) == [waiting.gid]
+
+
+async def test_a_first_try_hides_nobody_who_was_served_lately(case: Case) -> None:
+    later = NOON + HOUR
+    served = await case.establish("http://one.example/", origin="http://one.example:80")
+    await case.publish("a", now=NOON)
+    await case.record(delivered(await case.only(now=later), now=later))
+    trying = await case.establish("http://two.example/", origin="http://two.example:80")
+    await case.publish("b", now=later)
+    (claim,) = (await case.claim(now=later, limit=1)).claims
+    assert claim.gid == trying.gid
+    assert await case.store.oldest_due_at(now=later + SECOND) == later
+    assert await case.gids(now=later) == [served.gid]
+
+
 # -- heartbeats ------------------------------------------------------------------------------------
 
 

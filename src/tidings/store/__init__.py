@@ -183,7 +183,8 @@ class Engine(Protocol):
         """Since when the healthy webhook that was served longest ago has waited for us; None if none waits.
 
         It waits since it was last served, or since its first unread event if that came later. Who waits for a
-        receiver that is busy, or has a backlog of its own making to read, does not wait for us.
+        receiver that is busy, or has a backlog of its own making to read, does not wait for us; nor does one that was
+        not served lately (`PROVEN_WITHIN`) while others like it are being tried.
         """
         ...
 

@@ -161,7 +161,9 @@ def test_the_intended_index_is_used_and_no_table_read_whole(
     [
         pytest.param(claiming.UNPROVEN, "SEARCH cursors USING INDEX cursors_ready (turn<?)", id="unproven"),
         pytest.param(claiming.PROVEN, "SEARCH cursors USING INDEX cursors_ready (turn>?)", id="proven"),
-        pytest.param(waiting.OLDEST_READY, "SCAN cursors USING INDEX cursors_ready", id="oldest ready"),
+        pytest.param(
+            waiting.OLDEST_READY, "SEARCH cursors USING INDEX cursors_ready (turn>?)", id="oldest ready"
+        ),
     ],
 )
 def test_the_ready_are_read_in_their_order_from_the_index_of_them_alone(

@@ -298,7 +298,7 @@ class SqliteStore:
         )
 
     async def oldest_due_at(self, *, now: Micros) -> Micros | None:
-        return await self._read(waiting.oldest_due_at)
+        return await self._read(lambda connection: waiting.oldest_due_at(connection, now=now))
 
     # -- tokens ------------------------------------------------------------------------------------
 

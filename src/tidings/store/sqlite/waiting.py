@@ -3,6 +3,7 @@
 import sqlite3
 from typing import Final
 
+from tidings.limits import PROVEN_WITHIN
 from tidings.model import Micros
 from tidings.store.sqlite.claiming import IDLE
 
@@ -17,7 +18,8 @@ NEXT_DUE: Final = f"""
 """
 
 # Who has waited longest since it was last served, or since its first unread event if that came later. Origins that are
-# being served are left out: their webhooks wait for a receiver, not for us.
+# being served are left out: their webhooks wait for a receiver, not for us. So do those that are not proven, while
+# others like them are being tried: where thousands of targets have died, their first deliveries time out in turns.
 OLDEST_READY: Final = f"""
     SELECT max(c.turn, (
         SELECT e.accepted_at FROM event_scopes s JOIN events e ON e.position = s.position
@@ -26,6 +28,13 @@ OLDEST_READY: Final = f"""
     WHERE c.webhook = (
         SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {IDLE}
             AND origin NOT IN (SELECT origin FROM cursors WHERE lease_until IS NOT NULL)
+            AND turn >= iif(
+                EXISTS (
+                    SELECT 1 FROM cursors WHERE lease_until > :now AND turn < :proven_since AND failures = 0
+                ),
+                :proven_since,
+                0
+            )
         ORDER BY turn LIMIT 1
     )
 """
@@ -44,8 +53,8 @@ def next_due_at(connection: sqlite3.Connection) -> Micros | None:
     return None if at is None else int(at)
 
 
-def oldest_due_at(connection: sqlite3.Connection) -> Micros | None:
-    row = connection.execute(OLDEST_READY).fetchone()
+def oldest_due_at(connection: sqlite3.Connection, *, now: Micros) -> Micros | None:
+    row = connection.execute(OLDEST_READY, {"now": now, "proven_since": now - PROVEN_WITHIN}).fetchone()
     return None if row is None or row[0] is None else int(row[0])
 
 
