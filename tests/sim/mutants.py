@@ -348,8 +348,8 @@ MUTANTS: Final = (
     Mutant(
         "an idempotency key is not looked up",
         LOG,
-        "    if repeated is not None:\n        return repeated",
-        "    if repeated is not None and publication.resources:\n        return repeated",
+        "        if repeated is not None:\n            return repeated",
+        "        if repeated is not None and publication.resources:\n            return repeated",
     ),
     Mutant(
         "events that a webhook has yet to read are trimmed",

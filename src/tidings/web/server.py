@@ -119,6 +119,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or over a bound, in the words of the API."""
+        failure = sys.exception()
+        if failure is not None and isinstance(failure.__context__, MemoryError):
+            # The parser takes it for its own error, and it is not the request's: the process is to end.
+            raise failure.__context__
         if self.transport.is_closing():
             return
         response = answers.not_http(msg)
