@@ -1,8 +1,10 @@
 """How many deliveries a second: to many webhooks, to one with a backlog, beside receivers that never answer."""
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.serving import wait_until
@@ -19,12 +21,27 @@ SINGLE = {"TIDINGS_BATCH_MAX": "1"}
 
 
 def deliveries(bench: Bench) -> list[Row]:
-    """Durable single-event deliveries a second; the same bytes are posted by the yardstick before and after each."""
+    """Durable single-event deliveries a second, by one process and by one for each core, in turns.
+
+    The same bytes are posted by the yardstick before and after each.
+    """
     sizes = bench.sizes
-    rates, posts = [], []
-    with bench.folder() as folder, receivers(folder) as taking, running(folder, **SINGLE) as made:
-        made.caller.call("PUT", f"/resources/{WORKSPACE}", data({"resource_type": "workspace"}))
-        made.establish([taking.target(number) for number in range(sizes.webhooks)])
+    workers = max(2, os.cpu_count() or 1)
+    ways: dict[str, tuple[str, tuple[str, ...]]] = {
+        "deliveries": ("one process", ()),
+        "deliveries_workers": (f"serve --workers {workers}", ("--workers", str(workers))),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    posts: dict[str, list[float]] = {name: [] for name in ways}
+    with ExitStack() as stack:
+        folder = stack.enter_context(bench.folder())
+        taking = stack.enter_context(receivers(folder))
+        services = {}
+        for name, (_, arguments) in ways.items():
+            (folder / name).mkdir()
+            services[name] = made = stack.enter_context(running(folder / name, *arguments, **SINGLE))
+            made.caller.call("PUT", f"/resources/{WORKSPACE}", data({"resource_type": "workspace"}))
+            made.establish([taking.target(number) for number in range(sizes.webhooks)])
         rounds = [one_each(range(sizes.webhooks))]
         request = poster.Request.delivery(taking.origins[0])
 
@@ -33,20 +50,22 @@ def deliveries(bench: Bench) -> list[Row]:
 
         before = yardstick()
         for _ in range(sizes.runs):
-            rates.append(steady_rate(made, rounds, each=sizes.webhooks, seconds=sizes.seconds))
-            after = yardstick()
-            posts.append((before + after) / 2)
-            before = after
+            for name, made in services.items():
+                rates[name].append(steady_rate(made, rounds, each=sizes.webhooks, seconds=sizes.seconds))
+                after = yardstick()
+                posts[name].append((before + after) / 2)
+                before = after
     return [
         Row(
-            name="deliveries",
-            what=f"durable single-event deliveries, {sizes.webhooks:,} webhooks",
+            name=name,
+            what=f"durable single-event deliveries, {sizes.webhooks:,} webhooks, {how}",
             unit="/s",
-            figures=rates,
+            figures=rates[name],
             yardstick=f"{poster.TOOL} posting the same to {taking.kind}",
-            against=posts,
+            against=posts[name],
             goal=Goal(at_least=0.15, aim=0.5),
         )
+        for name, (how, _) in ways.items()
     ]
 
 
