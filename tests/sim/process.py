@@ -125,6 +125,9 @@ class SteppedWriter:
             return
         # What waits has come before the commit began, or while it ran.
         group = self._take(process.world.dice.randint(1, len(self._waiting)))
+        if process.world.dice.random() < 0.5:
+            # A call that writes nothing stands before them: the first of a group is undone in another way.
+            group.insert(0, Awaited(lambda _: None, Rank.RECORD, future=process.loop.create_future()))
         process.world.disk.opener = process
         self.groups.commit(group, more=lambda: self._take(GROUP_MAX - 1))
         self._after(self._settle, [unit for unit in group if unit.then is None])
