@@ -52,7 +52,7 @@ def everywhere(count: int, port: int) -> list[str]:
 def _beside(bench: Bench, how: str, name: str, port: int) -> list[Row]:
     """Two services with the same webhooks, in turns: one with events for the dead, one without.
 
-    Not one service before and after: with a log that has grown in between, everything costs more.
+    Not one service before and after: its database grows in between, and the machine may change its pace.
     """
     sizes = bench.sizes
     with ExitStack() as stack:

@@ -91,7 +91,7 @@ HOT = [
         [
             "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)",
             "SEARCH w USING INTEGER PRIMARY KEY (rowid=?)",
-            "SEARCH s USING PRIMARY KEY (scope=? AND position>? AND position<?)",
+            "SEARCH s USING PRIMARY KEY (stretch=? AND scope=? AND position>? AND position<?)",
             "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
         ],
     ),
@@ -100,7 +100,7 @@ HOT = [
             name,
             statement,
             [
-                "SEARCH s USING PRIMARY KEY (scope=? AND position>? AND position<?)",
+                "SEARCH s USING PRIMARY KEY (stretch=? AND scope=? AND position>? AND position<?)",
                 "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
             ],
         )
@@ -125,7 +125,7 @@ HOT = [
     (
         "trim scopes",
         log._TRIM_SCOPES,
-        ["SEARCH event_scopes USING PRIMARY KEY (scope=? AND position=?)"],
+        ["SEARCH event_scopes USING PRIMARY KEY (stretch=? AND scope=? AND position=?)"],
     ),
     (
         "closure",

@@ -96,7 +96,7 @@ async def test_events_that_come_meanwhile_come_with_the_next_claim(case: Case, m
             "INSERT INTO events SELECT position + 1, workspace, resource, resource_type, resource_subtype, action, 'b',"
             " external_id, created_at, accepted_at, scopes, wire FROM events"
         )
-        other.execute("INSERT INTO event_scopes SELECT scope, position + 1 FROM event_scopes")
+        other.execute("INSERT INTO event_scopes SELECT stretch, scope, position + 1 FROM event_scopes")
 
     meanwhile(append)
     claim = await case.only()

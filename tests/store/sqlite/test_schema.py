@@ -73,6 +73,27 @@ def test_migrations_are_numbered_without_gaps() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+async def test_an_older_file_keeps_what_is_visible_from_where(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log of the first version, filled and not yet read; afterwards appended to and read as any other."""
+    with monkeypatch.context() as older:
+        first = schema.migrations()[:1]
+        older.setattr(schema, "migrations", lambda: first)
+        connection = schema.connect(str(path))
+        schema.migrate(connection, generation="g", sandbox=False)
+    seen = [(scope, position) for position in (1, 2, 16_383, 16_384, 50_000) for scope in (1, 2)]
+    connection.executemany("INSERT INTO event_scopes (scope, position) VALUES (?, ?)", seen)
+    connection.close()
+    store = opened(path)
+    rows = await store._read(
+        lambda connection: connection.execute("SELECT stretch, scope, position FROM event_scopes").fetchall()
+    )
+    await store.close()
+    assert rows == sorted((position >> 14, scope, position) for scope, position in seen)
+    assert ask(path, "PRAGMA integrity_check") == "ok"
+
+
 async def test_every_connection_flushes_before_it_acknowledges(path: Path) -> None:
     store = opened(path)
     try:

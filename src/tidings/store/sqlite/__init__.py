@@ -9,6 +9,7 @@ transactions themselves are plain functions over a connection, filed by noun:
     waiting        when there will be work        recording     records, attempts
     holders        who holds leases               access        tokens
     turns          whose turn it is to write      rows          columns to model and back
+    stretches      where events are visible from
     backup         copies, and what begins anew   files         files that appear whole
 """
 

@@ -17,6 +17,7 @@ from tidings.store.sqlite.claiming import mark
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import end_of_log, read_meta
 from tidings.store.sqlite.sets import SetStatement
+from tidings.store.sqlite.stretches import stretch_of, visible
 from tidings.wire import events as wire
 
 # Rows deleted in one transaction of trimming: a few milliseconds.
@@ -124,9 +125,9 @@ _EVENTS: Final = SetStatement(
     *_EVENT.split(", "),
 )
 
-_SCOPES: Final = """
-    INSERT INTO event_scopes (scope, position)
-    SELECT s.value, e.position FROM events e, json_each(e.scopes) s WHERE e.position > ?
+_SCOPES: Final = f"""
+    INSERT INTO event_scopes (stretch, scope, position)
+    SELECT {stretch_of("e.position")}, s.value, e.position FROM events e, json_each(e.scopes) s WHERE e.position > ?
 """
 
 
@@ -195,17 +196,17 @@ def _unknown(connection: sqlite3.Connection, rows: Sequence[_Row]) -> Sequence[_
 
 # -- trimming --------------------------------------------------------------------------------------
 
-_MARK_LOST: Final = """
+_MARK_LOST: Final = f"""
     UPDATE cursors SET lost_at = :now, cursor = max(cursor, :position), batch_end = NULL, epoch = epoch + 1
     WHERE head > cursor AND cursor < :position AND EXISTS (
-        SELECT 1 FROM event_scopes e
-        WHERE e.scope = cursors.scope AND e.position > cursors.cursor AND e.position <= :position
+        {visible(scope="cursors.scope", after="max(cursors.cursor, :first - 1)", upto=":position")}
     )
 """
 
-_TRIM_SCOPES: Final = """
-    DELETE FROM event_scopes WHERE (scope, position) IN (
-        SELECT s.value, e.position FROM events e, json_each(e.scopes) s WHERE e.position <= ?
+_TRIM_SCOPES: Final = f"""
+    DELETE FROM event_scopes WHERE (stretch, scope, position) IN (
+        SELECT {stretch_of("e.position")}, s.value, e.position FROM events e, json_each(e.scopes) s
+        WHERE e.position <= ?
     )
 """
 
@@ -242,7 +243,7 @@ def _trim_events(connection: sqlite3.Connection, now: Micros, keeping: Keeping) 
     if not upto:
         return 0
     if held is not None and held < upto:
-        connection.execute(_MARK_LOST, {"now": now, "position": upto})
+        connection.execute(_MARK_LOST, {"now": now, "first": rows[0][0], "position": upto})
     connection.execute(_TRIM_SCOPES, (upto,))
     return connection.execute("DELETE FROM events WHERE position <= ?", (upto,)).rowcount
 

@@ -17,12 +17,13 @@ from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, SCAN_MAX
 from tidings.model import Claim, Claimed, Event, Health, Lease, Micros
 from tidings.store.sqlite.claiming import Leased
 from tidings.store.sqlite.rows import dump_set, load_filters, load_secrets
+from tidings.store.sqlite.stretches import visible
 
 # Events read for every claim at once. Whoever has more behind its cursor is read again by itself: few webhooks have,
 # and a page for each of a hundred claims must fit in memory.
 _FIRST_EVENTS: Final = 17
 
-CLAIMED: Final = """
+CLAIMED: Final = f"""
     SELECT json_group_array(json_array(
         c.webhook, c.fence, w.gid, w.target, c.origin, w.workspace, w.filters, w.secrets,
         c.scope, c.cursor, c.head, c.epoch, c.batch_end, c.failures, c.failing_since, c.next_attempt_at,
@@ -31,9 +32,7 @@ CLAIMED: Final = """
             SELECT json_group_array(json_array(
                 e.position, e.resource_type, e.resource_subtype, e.action, e.field, CAST(e.wire AS TEXT)
             )) FROM (
-                SELECT s.position FROM event_scopes s
-                WHERE s.scope = c.scope AND s.position > c.cursor AND s.position <= coalesce(c.batch_end, c.head)
-                ORDER BY s.position LIMIT :first
+                {visible(scope="c.scope", after="c.cursor", upto="coalesce(c.batch_end, c.head)")} LIMIT :first
             ) AS next JOIN events e ON e.position = next.position
         ) END
     )) FROM json_each(:leases) AS ours
@@ -49,9 +48,7 @@ _EVENTS: Final = """
 # Nearly always all of them are few bytes, and to see that costs a sixth of finding where the bytes end.
 PAGE: Final = f"""
     WITH next AS MATERIALIZED (
-        SELECT s.position FROM event_scopes s
-        WHERE s.scope = :scope AND s.position > :after AND s.position <= :upto
-        ORDER BY s.position LIMIT :most
+        {visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most
     )
     SELECT {_EVENTS} FROM next CROSS JOIN events e ON e.position = next.position
     WHERE :bytes >= (
@@ -60,10 +57,9 @@ PAGE: Final = f"""
 """
 LARGE_PAGE: Final = f"""
     SELECT {_EVENTS} FROM (
-        SELECT s.position, sum(length(e.wire)) OVER (ORDER BY s.position) - length(e.wire) AS begins
-        FROM event_scopes s JOIN events e ON e.position = s.position
-        WHERE s.scope = :scope AND s.position > :after AND s.position <= :upto
-        ORDER BY s.position LIMIT :most
+        SELECT next.position, sum(length(e.wire)) OVER (ORDER BY next.position) - length(e.wire) AS begins
+        FROM ({visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most) AS next
+        JOIN events e ON e.position = next.position
     ) AS next JOIN events e ON e.position = next.position
     WHERE next.begins <= :bytes
 """

@@ -6,6 +6,7 @@ from typing import Final
 from tidings.limits import PROVEN_WITHIN
 from tidings.model import Micros
 from tidings.store.sqlite.claiming import IDLE
+from tidings.store.sqlite.stretches import visible
 
 # -- when to look again ----------------------------------------------------------------------------
 
@@ -22,8 +23,9 @@ NEXT_DUE: Final = f"""
 # others like them are being tried: where thousands of targets have died, their first deliveries time out in turns.
 OLDEST_READY: Final = f"""
     SELECT max(c.turn, (
-        SELECT e.accepted_at FROM event_scopes s JOIN events e ON e.position = s.position
-        WHERE s.scope = c.scope AND s.position > c.cursor ORDER BY s.position LIMIT 1
+        SELECT e.accepted_at FROM (
+            {visible(scope="c.scope", after="c.cursor", upto="c.head")} LIMIT 1
+        ) AS next JOIN events e ON e.position = next.position
     )) FROM cursors c
     WHERE c.webhook = (
         SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {IDLE}
