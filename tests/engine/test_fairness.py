@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+from msgspec.structs import replace
+
 from tests.engine.rig import (
     FAILED,
     HOUR,
@@ -18,8 +21,9 @@ from tests.engine.rig import (
     running,
     until,
 )
+from tidings.dispatcher.slots import Slots
 from tidings.limits import CLAIM_MAX
-from tidings.model import Filter, Reply
+from tidings.model import Claim, Filter, Health, Lease, Reply
 
 PROJECTS = (Filter(resource_type="project"),)
 
@@ -130,6 +134,55 @@ async def test_targets_that_died_unnoticed_leave_room_for_those_served_lately(ri
         await until(lambda: dispatcher.in_flight == 4)
         never.set()
     assert rig.target.names(healthy[0]) == ["for all", *(f"again{number}" for number in range(5))]
+
+
+@pytest.fixture
+def claim() -> Claim:
+    """Of a webhook that is neither proven nor failing."""
+    return Claim(
+        lease=Lease(1, 1, MINUTE),
+        gid="1",
+        target="http://receiver.example/",
+        origin=1,
+        workspace=WORKSPACE,
+        filters=(),
+        secrets=(),
+        cursor=0,
+        head=1,
+        epoch=0,
+        batch_end=None,
+        health=Health(last_success_at=None, heartbeat_at=HOUR),
+        page=(),
+        more=False,
+    )
+
+
+def test_the_more_first_deliveries_fail_the_fewer_slots_they_get(claim: Claim) -> None:
+    """From half of them to a quarter, and back; those of proven or failing webhooks say nothing."""
+    slots = Slots(64)
+
+    def learn(claim: Claim, *, delivered: bool, times: int = 1_000) -> int:
+        for _ in range(times):
+            slots.take(claim)
+            slots.learn(claim.lease, delivered=delivered)
+            slots.release(claim.lease)
+        return slots.unproven_free
+
+    assert slots.unproven_free == 32
+    failing = replace(claim, health=replace(claim.health, failures=1))
+    assert learn(replace(claim, proven=True), delivered=False) == 32
+    assert learn(failing, delivered=False) == 32
+    assert 16 < learn(claim, delivered=False, times=32) < 32
+    assert learn(claim, delivered=False) == 16
+    assert learn(claim, delivered=True) == 31
+    assert (slots.unproven, slots.free) == (0, 64)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5])
+def test_few_slots_have_room_for_first_deliveries_too(claim: Claim, total: int) -> None:
+    slots = Slots(total)
+    slots.hope = 0.0
+    assert 1 <= slots.unproven_free <= total
 
 
 async def test_events_then_retries_then_heartbeats(rig: Rig) -> None:

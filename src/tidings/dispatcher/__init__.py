@@ -280,6 +280,8 @@ class Dispatcher:
     def _recorded(self, record: Record, kept: bool) -> None:
         """A record is durable: the next batch of its page takes the slot, or it is free."""
         log(self._slots.claims[record.lease], record)
+        if record.attempt is not None:
+            self._slots.learn(record.lease, delivered=record.attempt.result == "delivered")
         sent = self._going_on.pop(record.lease, None) if record.onward else None
         if sent is None or not kept or self._draining:
             self._slots.release(record.lease)

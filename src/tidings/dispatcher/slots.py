@@ -7,9 +7,12 @@ from tidings.model import Claim, Lease
 
 # Failing webhooks, and each origin, get at most this fraction of the slots.
 SHARE: Final = 4
-# And this fraction is kept for proven ones: thousands of targets that have died since they were last heard of cannot
-# take it, while each has yet to fail for the first time.
-PROVEN_SHARE: Final = 2
+# Those that are not proven get half at most, and ever less, down to that fraction too, the more of their first
+# deliveries fail: thousands of targets that have died since they were last heard of cannot take the rest, while each
+# has yet to fail for the first time.
+UNPROVEN_SHARE: Final = 2
+# Of so many outcomes, or about, the last ones decide how many fail.
+OUTCOMES_REMEMBERED: Final = 64
 
 
 @dataclass(slots=True)
@@ -26,6 +29,8 @@ class Slots:
     origins: dict[int, int] = field(default_factory=dict)
     failing: int = 0
     unproven: int = 0
+    # Which part of the last deliveries to webhooks that were neither proven nor failing went well.
+    hope: float = 1.0
 
     @property
     def free(self) -> int:
@@ -37,7 +42,8 @@ class Slots:
 
     @property
     def unproven_free(self) -> int:
-        return self.total - self.total // PROVEN_SHARE - self.unproven
+        least, most = max(1, self.total // SHARE), self.total - self.total // UNPROVEN_SHARE
+        return least + int((most - least) * self.hope) - self.unproven
 
     @property
     def per_origin(self) -> int:
@@ -57,6 +63,12 @@ class Slots:
     def go_on(self, claim: Claim) -> None:
         """The next batch takes the place of the one before it, under the same lease."""
         self.claims[claim.lease] = claim
+
+    def learn(self, lease: Lease, *, delivered: bool) -> None:
+        """Take note of what a delivery came to."""
+        claim = self.claims[lease]
+        if not claim.proven and not claim.health.failures:
+            self.hope += (delivered - self.hope) / OUTCOMES_REMEMBERED
 
     def release(self, lease: Lease) -> None:
         claim = self.claims.pop(lease)
