@@ -129,6 +129,11 @@ class Service:
         return self._running().pid
 
     @property
+    def started(self) -> bool:
+        """Whether it was started and not yet ended by us; it may have ended by itself."""
+        return self._process is not None
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

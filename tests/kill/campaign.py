@@ -207,6 +207,9 @@ class Play:
                 workers = processes.family(victim.pid)[1:]
                 victim.kill()
                 processes.kill(workers)
+        elif victim.started:
+            # It was about to end, and could not be stopped any more: then it must have ended well.
+            victim.stop()
 
     # -- falls -------------------------------------------------------------------------------------
 
