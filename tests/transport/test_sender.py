@@ -21,6 +21,7 @@ from tests.transport.conftest import (
 from tests.transport.peers import OK, Behaviour, Wire, answering, listening
 from tidings.model import Answer, Delivery, NoAnswer, Reply, Trouble
 from tidings.transport import CachingResolver, Sender, SenderSettings, pool
+from tidings.transport.sender import _Coming
 
 
 async def test_a_delivery_arrives_as_it_was_given(sender: Sender) -> None:
@@ -345,6 +346,18 @@ async def test_a_delivery_cancelled_before_it_begins_leaves_no_lane(sender: Send
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: sender._pool.lane_count == 0)
         assert target.connections == 0
+
+
+async def test_a_delivery_cancelled_just_before_its_reply_is_told_stays_cancelled(sender: Sender) -> None:
+    """What is told then is told to nobody, and is no mistake."""
+    async with answering() as target:
+        coming = sender.post(delivery(target.url()))
+        assert isinstance(coming, _Coming)
+        coming.cancel()
+        coming.told(NoAnswer(Trouble.CLOSED, "The target closed the connection"))
+        coming.told(RuntimeError("a mistake of ours"))
+        with pytest.raises(asyncio.CancelledError):
+            await coming
 
 
 async def test_all_origins_together_get_no_more_than_the_concurrency(make_sender: MakeSender) -> None:

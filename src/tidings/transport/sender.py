@@ -252,6 +252,9 @@ class _Coming(asyncio.Future[Reply]):
     sent: Exchange | asyncio.Task[Reply] | None = None
 
     def told(self, reply: Reply | Exception) -> None:
+        if self.cancelled():
+            # After the sending had come to its end, and before we were told of it.
+            return
         if isinstance(reply, Exception):
             self.set_exception(reply)
         else:
