@@ -268,9 +268,8 @@ def cut(
     """
     if accepted is None:
         first = page[:batch_max]
-        if (batch_end is None or not first or first[-1].position <= batch_end) and _bytes_of(
-            first
-        ) <= bytes_max:
+        beyond = batch_end is not None and bool(first) and first[-1].position > batch_end
+        if not beyond and _bytes_of(first) <= bytes_max:
             end = first[-1].position if first else cursor
             return Batch(first, max(end, last or end) if len(first) == len(page) else end)
         accepted = [True] * len(page)

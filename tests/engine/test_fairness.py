@@ -181,7 +181,7 @@ def test_the_more_first_deliveries_fail_the_fewer_slots_they_get(claim: Claim) -
 @pytest.mark.parametrize("total", [1, 2, 3, 5])
 def test_few_slots_have_room_for_first_deliveries_too(claim: Claim, total: int) -> None:
     slots = Slots(total)
-    slots.hope = 0.0
+    slots.going_well = 0.0
     assert 1 <= slots.unproven_free <= total
 
 

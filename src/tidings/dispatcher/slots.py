@@ -30,7 +30,7 @@ class Slots:
     failing: int = 0
     unproven: int = 0
     # Which part of the last deliveries to webhooks that were neither proven nor failing went well.
-    hope: float = 1.0
+    going_well: float = 1.0
 
     @property
     def free(self) -> int:
@@ -43,7 +43,7 @@ class Slots:
     @property
     def unproven_free(self) -> int:
         least, most = max(1, self.total // SHARE), self.total - self.total // UNPROVEN_SHARE
-        return least + int((most - least) * self.hope) - self.unproven
+        return least + int((most - least) * self.going_well) - self.unproven
 
     @property
     def per_origin(self) -> int:
@@ -68,7 +68,7 @@ class Slots:
         """Take note of what a delivery came to."""
         claim = self.claims[lease]
         if not claim.proven and not claim.health.failures:
-            self.hope += (delivered - self.hope) / OUTCOMES_REMEMBERED
+            self.going_well += (delivered - self.going_well) / OUTCOMES_REMEMBERED
 
     def release(self, lease: Lease) -> None:
         claim = self.claims.pop(lease)
