@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tidings.errors import BadRequest
-from tidings.model import Action, Event, Filter
+from tidings.model import Action, Event, Filter, Traits
 
 # Resources so large that a webhook there must say what it wants (contract §5).
 LARGER_SCOPED: Final = frozenset({"workspace", "team", "portfolio"})
@@ -20,16 +20,19 @@ ACTIONS: Final = tuple(action.value for action in Action)
 
 
 def accepts(filters: Sequence[Filter], event: Event) -> bool:
-    """Say whether any filter accepts the event; no filters at all accept everything."""
-    return not filters or any(_matches(entry, event) for entry in filters)
+    """Say whether any filter accepts the event, which was read with its traits; no filters at all accept everything."""
+    if not filters:
+        return True
+    assert event.traits is not None, "what filters are to judge is read with its traits"
+    return any(_matches(entry, event.traits) for entry in filters)
 
 
-def _matches(entry: Filter, event: Event) -> bool:
+def _matches(entry: Filter, traits: Traits) -> bool:
     return (
-        (entry.resource_type is None or entry.resource_type == event.resource_type)
-        and (entry.resource_subtype is None or entry.resource_subtype == event.resource_subtype)
-        and (entry.action is None or entry.action == event.action)
-        and (entry.fields is None or event.field in entry.fields)
+        (entry.resource_type is None or entry.resource_type == traits.resource_type)
+        and (entry.resource_subtype is None or entry.resource_subtype == traits.resource_subtype)
+        and (entry.action is None or entry.action == traits.action)
+        and (entry.fields is None or traits.field in entry.fields)
     )
 
 

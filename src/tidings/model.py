@@ -128,15 +128,21 @@ class Published:
     last: Position
 
 
-class Event(Struct, frozen=True):
-    """An event of the log, as a reader sees it: what filters match, and the bytes that are sent."""
+class Traits(Struct, frozen=True, array_like=True):
+    """What filters match of an event."""
 
-    position: Position
     resource_type: str
     resource_subtype: str | None
     action: str
     field: str | None
+
+
+class Event(Struct, frozen=True):
+    """An event of the log, as a reader sees it: the bytes that are sent, and its traits where filters ask for them."""
+
+    position: Position
     wire: bytes
+    traits: Traits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -489,7 +489,7 @@ def test_a_healthy_webhook_has_no_deletion_ahead() -> None:
 
 
 def event(position: int, size: int = 10) -> Event:
-    return Event(position, "task", None, "changed", None, b"x" * size)
+    return Event(position, b"x" * size)
 
 
 def cut_both(page: tuple[Event, ...], accepted: list[bool], **more: Any) -> Batch:

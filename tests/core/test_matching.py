@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tidings.errors import BadRequest
 from tidings.matching import LARGER_SCOPED, NEVER_RISE, accepts, check_filters
-from tidings.model import Action, Event, Filter
+from tidings.model import Action, Event, Filter, Traits
 
 
 def event(
@@ -15,7 +15,7 @@ def event(
     action: str = "changed",
     field: str | None = "name",
 ) -> Event:
-    return Event(7, resource_type, subtype, action, field, b"{}")
+    return Event(7, b"{}", Traits(resource_type, subtype, action, field))
 
 
 # -- which events a filter accepts -----------------------------------------------------------------

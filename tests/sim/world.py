@@ -438,7 +438,11 @@ def _constants(plan: Plan) -> dict[str, dict[str, Any]]:
         "tidings.dispatcher": {"POLL_SECONDS": plan.poll / SECOND},
         "tidings.upkeep": {"LOOK_SECONDS": LOOK_FACTOR * plan.poll / SECOND},
         "tidings.store.sqlite.claiming": {"MARK_MAX": plan.mark_max},
-        "tidings.store.sqlite.reading": {"SCAN_MAX": plan.scan_max, "_FIRST_EVENTS": plan.scan_max},
+        "tidings.store.sqlite.reading": {
+            "SCAN_MAX": plan.scan_max,
+            "_FIRST_EVENTS": plan.scan_max,
+            "_STEP_EVENTS": plan.scan_max,
+        },
     }
 
 

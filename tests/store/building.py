@@ -6,6 +6,7 @@ Everything here goes through the `Store` protocol alone. Positions are compared,
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -104,7 +105,8 @@ def names_of(count: int, prefix: str = "e") -> list[str]:
 
 def fields(claim: Claim) -> list[str | None]:
     """The names of the events on a claim's page."""
-    return [event.field for event in claim.page]
+    changes = [json.loads(event.wire)["change"] for event in claim.page]
+    return [None if each is None else each["field"] for each in changes]
 
 
 def token(

@@ -394,12 +394,15 @@ async def test_with_filters_a_page_holds_what_one_turn_may_scan(case: Case) -> N
     assert not rest.more
 
 
+@pytest.mark.parametrize(("count", "size"), [(60, 60_000), (900, 1_500)])
 @pytest.mark.parametrize("filters", [(), EVERY_TASK], ids=["without filters", "with filters"])
-async def test_a_page_is_bounded_in_bytes(case: Case, filters: tuple[Filter, ...]) -> None:
+async def test_a_page_is_bounded_in_bytes(
+    case: Case, filters: tuple[Filter, ...], count: int, size: int
+) -> None:
     """No event of it begins after a batch's worth of bytes; all are found on the pages that follow."""
     await case.establish(filters=filters)
-    names = names_of(60)
-    await case.publish(*names, size=60_000)
+    names = names_of(count)
+    await case.publish(*names, size=size)
     seen: list[str | None] = []
     while claims := await case.claimed():
         (claim,) = claims.values()

@@ -18,7 +18,7 @@ from tests.store.building import (
     fields,
 )
 from tidings.errors import BadRequest, Forbidden
-from tidings.model import Filter, Publication, Resource, ResourceDraft
+from tidings.model import Filter, Publication, Resource, ResourceDraft, Traits
 from tidings.store import Store
 
 
@@ -250,4 +250,6 @@ async def test_an_event_carries_the_type_its_resource_has_now(case: Case) -> Non
     await put(case, subtyped)
     await case.publish("after")
     page = (await case.only()).page
-    assert [event.resource_subtype for event in page] == ["default_task", "milestone"]
+    kinds = [("default_task", "before"), ("milestone", "after")]
+    traits = [event.traits for event in page]
+    assert traits == [Traits("task", subtype, "changed", name) for subtype, name in kinds]

@@ -26,7 +26,10 @@ from tests.store.building import (
 from tests.store.conftest import Database
 from tidings.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
 from tidings.limits import EVENT_BYTES_MAX, EVENTS_PER_PUBLISH_MAX
-from tidings.model import Action, EventDraft, Idempotency, Publication, ResourceDraft
+from tidings.model import Action, EventDraft, Filter, Idempotency, Publication, ResourceDraft, Traits
+
+# Filters that let everything through.
+ANY = (Filter(),)
 
 
 def key(name: str = "k", *, token: str = "t", digest: bytes = b"\x00\xff") -> Idempotency:
@@ -48,24 +51,34 @@ async def test_events_are_read_in_the_order_they_were_published(case: Case) -> N
     first = await case.publish("a", "b")
     second = await case.publish("c")
     assert (first.accepted, second.accepted) == (2, 1)
-    page = (await case.only()).page
-    assert [event.field for event in page] == ["a", "b", "c"]
-    positions = [event.position for event in page]
+    claim = await case.only()
+    assert fields(claim) == ["a", "b", "c"]
+    positions = [event.position for event in claim.page]
     assert positions == sorted(set(positions))
     assert (positions[1], positions[2]) == (first.last, second.last)
 
 
-async def test_an_event_carries_what_filters_match_and_the_bytes_that_are_sent(case: Case) -> None:
+async def test_an_event_carries_the_bytes_that_are_sent(case: Case) -> None:
     await case.establish()
     await case.publish("name")
     (event,) = (await case.only()).page
-    assert (event.resource_type, event.resource_subtype) == ("task", "default_task")
-    assert (event.action, event.field) == ("changed", "name")
+    assert event.traits is None
     assert event.wire == (
         b'{"user":null,"created_at":"2026-01-05T12:00:00.000Z","action":"changed","resource":{"gid":"100",'
         b'"resource_type":"task","resource_subtype":"default_task"},"parent":null,'
         b'"change":{"field":"name","action":"changed"}}'
     )
+
+
+@pytest.mark.parametrize("count", [1, 30])
+async def test_where_there_are_filters_it_carries_what_they_match(case: Case, count: int) -> None:
+    await case.establish(filters=ANY)
+    await case.publish(*names_of(count))
+    claim = await case.only()
+    assert [event.traits for event in claim.page] == [
+        Traits("task", "default_task", "changed", name) for name in names_of(count)
+    ]
+    assert fields(claim) == names_of(count)
 
 
 @pytest.mark.parametrize("text", ["", "0", "null"])
@@ -74,14 +87,14 @@ async def test_text_that_looks_like_nothing_is_text(case: Case, text: str) -> No
     subtyped = ResourceDraft(gid="t", resource_type="task", resource_subtype=text or "0", parents=(PROJECT,))
     plain = ResourceDraft(gid="u", resource_type="task", parents=(PROJECT,))
     await case.store.put_resources([subtyped, plain], workspaces=None, now=NOON)
-    await case.establish()
+    await case.establish(filters=ANY)
     named = change(text, resource="t", external_id=text)
     bare = replace(change("x", resource="u"), change=None, action=Action.ADDED)
     await case.store.publish(Publication(events=(named, named, bare, bare)), now=NOON)
     page = (await case.only()).page
-    assert [(event.resource_subtype, event.field) for event in page] == [
-        (text or "0", text),
-        *[(None, None)] * 2,
+    assert [event.traits for event in page] == [
+        Traits("task", text or "0", "changed", text),
+        *[Traits("task", None, "added", None)] * 2,
     ]
 
 
@@ -103,9 +116,9 @@ async def test_so_many_events_in_one_call_are_so_many(case: Case, count: int) ->
 async def test_text_of_any_script_is_kept_byte_for_byte(case: Case) -> None:
     await case.establish()
     await case.publish('Füße 👣 \u2028 \x01 \\ "')
-    (event,) = (await case.only()).page
-    assert event.field == 'Füße 👣 \u2028 \x01 \\ "'
-    assert "Füße 👣".encode() in event.wire
+    claim = await case.only()
+    assert fields(claim) == ['Füße 👣 \u2028 \x01 \\ "']
+    assert "Füße 👣".encode() in claim.page[0].wire
 
 
 REFUSED = {
@@ -374,7 +387,7 @@ async def test_what_lies_in_another_workspace_cannot_be_published_on(case: Case)
 
 @pytest.mark.parametrize("action", list(Action))
 async def test_every_action_is_carried(case: Case, action: Action) -> None:
-    await case.establish()
+    await case.establish(filters=ANY)
     draft = EventDraft(
         resource=TASK,
         action=action,
@@ -387,7 +400,7 @@ async def test_every_action_is_carried(case: Case, action: Action) -> None:
     )
     await case.store.publish(Publication(events=(draft,)), now=NOON)
     (event,) = (await case.only()).page
-    assert (event.action, event.field) == (action.value, None)
+    assert event.traits == Traits("task", "default_task", action.value, None)
     assert b'"created_at":"2026-01-04T12:00:00.000Z"' in event.wire
 
 

@@ -104,7 +104,12 @@ HOT = [
                 "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
             ],
         )
-        for name, statement in (("page", reading.PAGE), ("large page", reading.LARGE_PAGE))
+        for name, statement in (
+            ("page", reading.PAGE),
+            ("large page", reading.LARGE_PAGE),
+            ("page for filters", reading.JUDGED_PAGE),
+            ("large page for filters", reading.LARGE_JUDGED_PAGE),
+        )
     ),
     ("attempt", recording.ATTEMPT.statements[8], ["SEARCH c USING INTEGER PRIMARY KEY (rowid=?)"]),
     ("failure", recording.FAILURE.statements[8], ["SEARCH webhooks USING INTEGER PRIMARY KEY (rowid=?)"]),

@@ -8,13 +8,14 @@ What is not ours any more is left out.
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, SCAN_MAX
-from tidings.model import Claim, Claimed, Event, Health, Lease, Micros
+from tidings.model import Claim, Claimed, Event, Health, Lease, Micros, Position, Traits
 from tidings.store.sqlite.claiming import Leased
 from tidings.store.sqlite.rows import dump_set, load_filters, load_secrets
 from tidings.store.sqlite.stretches import visible
@@ -22,6 +23,11 @@ from tidings.store.sqlite.stretches import visible
 # Events read for every claim at once. Whoever has more behind its cursor is read again by itself: few webhooks have,
 # and a page for each of a hundred claims must fit in memory.
 _FIRST_EVENTS: Final = 17
+# Events that a page is read by. Larger texts are fetched from the operating system and given back each time, which
+# takes longer than reading the events.
+_STEP_EVENTS: Final = 400
+
+_TRAITS: Final = "json_array(e.resource_type, e.resource_subtype, e.action, e.field)"
 
 CLAIMED: Final = f"""
     SELECT json_group_array(json_array(
@@ -30,7 +36,7 @@ CLAIMED: Final = f"""
         c.last_success_at, c.last_failure_at, w.last_failure_content, c.heartbeat_at,
         CASE WHEN c.head > c.cursor THEN (
             SELECT json_group_array(json_array(
-                e.position, e.resource_type, e.resource_subtype, e.action, e.field, CAST(e.wire AS TEXT)
+                e.position, CAST(e.wire AS TEXT), CASE WHEN w.filters <> '[]' THEN {_TRAITS} END
             )) FROM (
                 {visible(scope="c.scope", after="c.cursor", upto="coalesce(c.batch_end, c.head)")} LIMIT :first
             ) AS next JOIN events e ON e.position = next.position
@@ -39,39 +45,48 @@ CLAIMED: Final = f"""
     JOIN cursors c ON c.webhook = ours.value ->> 0 AND c.fence = ours.value ->> 1 JOIN webhooks w ON w.id = c.webhook
 """
 
-# A page by itself: so many events at most, and none that begins after so many bytes. Their bytes come as lines: as JSON
-# within JSON every quote in them would be escaped, and read back.
-_EVENTS: Final = """
-    json_group_array(json_array(e.position, e.resource_type, e.resource_subtype, e.action, e.field)),
-    group_concat(CAST(e.wire AS TEXT), char(10))
-"""
-# Nearly always all of them are few bytes, and to see that costs a sixth of finding where the bytes end.
-PAGE: Final = f"""
-    WITH next AS MATERIALIZED (
-        {visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most
-    )
-    SELECT {_EVENTS} FROM next CROSS JOIN events e ON e.position = next.position
-    WHERE :bytes >= (
-        SELECT sum(length(e.wire)) FROM next CROSS JOIN events e ON e.position = next.position
-    )
-"""
-LARGE_PAGE: Final = f"""
-    SELECT {_EVENTS} FROM (
-        SELECT next.position, sum(length(e.wire)) OVER (ORDER BY next.position) - length(e.wire) AS begins
-        FROM ({visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most) AS next
-        JOIN events e ON e.position = next.position
-    ) AS next JOIN events e ON e.position = next.position
-    WHERE next.begins <= :bytes
-"""
+
+def _small(columns: str) -> str:
+    """Events of a page, if they are so many bytes at most: nearly always they are, and finding where they are not costs
+    as much again."""
+    return f"""
+        WITH next AS MATERIALIZED (
+            {visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most
+        )
+        SELECT {columns} FROM next CROSS JOIN events e ON e.position = next.position
+        WHERE :bytes >= (
+            SELECT sum(length(e.wire)) FROM next CROSS JOIN events e ON e.position = next.position
+        )
+    """
+
+
+def _large(columns: str) -> str:
+    """Events of a page, but none that begins after so many bytes."""
+    return f"""
+        SELECT {columns} FROM (
+            SELECT next.position, sum(length(e.wire)) OVER (ORDER BY next.position) - length(e.wire) AS begins
+            FROM ({visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most) AS next
+            JOIN events e ON e.position = next.position
+        ) AS next JOIN events e ON e.position = next.position
+        WHERE next.begins <= :bytes
+    """
+
+
+# Their bytes come as lines: as JSON within JSON every quote in them would be escaped, and read back.
+_LINES: Final = "group_concat(CAST(e.wire AS TEXT), char(10))"
+_BARE: Final = f"json_group_array(e.position), {_LINES}, NULL"
+_JUDGED: Final = f"json_group_array(e.position), {_LINES}, json_group_array({_TRAITS})"
+
+PAGE: Final = _small(_BARE)
+LARGE_PAGE: Final = _large(_BARE)
+JUDGED_PAGE: Final = _small(_JUDGED)
+LARGE_JUDGED_PAGE: Final = _large(_JUDGED)
 
 
 class _EventRow(Struct, array_like=True):
     position: int
-    resource_type: str
-    resource_subtype: str | None
-    action: str
-    field: str | None
     wire: str
+    traits: Traits | None
 
 
 class _ClaimRow(Struct, array_like=True):
@@ -101,7 +116,8 @@ class _ClaimRow(Struct, array_like=True):
 
 
 _decode_claims: Final = msgspec.json.Decoder(list[_ClaimRow]).decode
-_decode_page: Final = msgspec.json.Decoder(list[tuple[int, str, str | None, str, str | None]]).decode
+_decode_positions: Final = msgspec.json.Decoder(list[int]).decode
+_decode_traits: Final = msgspec.json.Decoder(list[Traits]).decode
 
 
 def read(connection: sqlite3.Connection, leased: Leased) -> Claimed:
@@ -131,12 +147,13 @@ def _load_claim(
     connection: sqlite3.Connection, row: _ClaimRow, *, until: Micros, proven: bool, first: int, most: int
 ) -> Claim:
     filters = load_filters(row.filters)
-    page = _load_page(row.page or [])
+    page = [Event(event.position, event.wire.encode(), event.traits) for event in row.page or ()]
     more = len(page) == first
     if filters:
         most = SCAN_MAX
     if more and first < most:
-        page, more = _read_page(connection, row, most=most)
+        _read_on(connection, row, page, most=most, judged=bool(filters))
+        more = page[-1].position < _end(row)
     return Claim(
         lease=Lease(row.webhook, row.fence, until),
         gid=row.gid,
@@ -158,36 +175,43 @@ def _load_claim(
             next_attempt_at=row.next_attempt_at,
             heartbeat_at=row.heartbeat_at,
         ),
-        page=page,
+        page=tuple(page),
         more=more,
         proven=proven,
     )
 
 
-def _read_page(
-    connection: sqlite3.Connection, row: _ClaimRow, *, most: int
-) -> tuple[tuple[Event, ...], bool]:
-    """The next events behind a cursor, and whether there may be more within its batch or up to its head."""
-    upto = row.batch_end or row.head
-    wanted = {"scope": row.scope, "after": row.cursor, "upto": upto, "most": most, "bytes": BATCH_BYTES_MAX}
-    found, lines = connection.execute(PAGE, wanted).fetchone()
-    if lines is None:
-        found, lines = connection.execute(LARGE_PAGE, wanted).fetchone()
-    # A line break within a JSON text is always written as an escape.
-    wires = lines.encode().split(b"\n")
-    page = tuple(Event(*row, wire) for row, wire in zip(_decode_page(found), wires, strict=True))
-    return page, page[-1].position < upto
+def _read_on(
+    connection: sqlite3.Connection, row: _ClaimRow, page: list[Event], *, most: int, judged: bool
+) -> None:
+    """Read what follows on a page: up to so many events, to its bytes, or to the end of what may be on it."""
+    room = BATCH_BYTES_MAX - sum([len(event.wire) for event in page])
+    small, large = (JUDGED_PAGE, LARGE_JUDGED_PAGE) if judged else (PAGE, LARGE_PAGE)
+    while room >= 0 and len(page) < most:
+        step = min(most - len(page), _STEP_EVENTS)
+        wanted = {
+            "scope": row.scope,
+            "after": page[-1].position,
+            "upto": _end(row),
+            "most": step,
+            "bytes": room,
+        }
+        positions, lines, traits = connection.execute(small, wanted).fetchone()
+        if lines is None:
+            positions, lines, traits = connection.execute(large, wanted).fetchone()
+        if lines is None:
+            return
+        # A line break within a JSON text is always written as an escape.
+        wires = lines.encode().split(b"\n")
+        columns: list[Sequence[object]] = [_decode_positions(positions), wires]
+        if judged:
+            columns.append(_decode_traits(traits))
+        page += starmap(Event, zip(*columns, strict=True))
+        room -= sum(map(len, wires))
+        if len(wires) < step:
+            return
 
 
-def _load_page(rows: Sequence[_EventRow]) -> tuple[Event, ...]:
-    return tuple(
-        Event(
-            row.position,
-            row.resource_type,
-            row.resource_subtype,
-            row.action,
-            row.field,
-            row.wire.encode(),
-        )
-        for row in rows
-    )
+def _end(row: _ClaimRow) -> Position:
+    """The last position that may be on a page: a batch that failed ends where it ended."""
+    return row.batch_end or row.head
