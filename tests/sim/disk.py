@@ -1,8 +1,8 @@
 """The simulated disk: real SQLite files, of which a power cut leaves what was flushed, with errors on demand.
 
 Every connection of the store is a `Connection`. It tells the disk of every commit, and whether that was flushed
-(`synchronous = FULL`) or only handed to the operating system. A killed process leaves what was committed; a power cut
-leaves the last flushed commit and, by chance, some of those behind it.
+(`synchronous = FULL`) or only handed to the operating system; a flush by itself is told too. A killed process leaves
+what was committed; a power cut leaves the last flushed commit and, by chance, some of those behind it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tempfile import mkdtemp
 from typing import Any, Final
 from unittest.mock import patch
 
-from tidings.store.sqlite import schema
+from tidings.store.sqlite import schema, wal
 
 GENERATION: Final = "simulated"
 BUSY, IO_ERROR, FULL = "busy", "io_error", "full"
@@ -51,7 +51,10 @@ class Connection(sqlite3.Connection):
             cursor = super().execute(sql)
             disk.committed(self)
             return cursor
-        if sql == "BEGIN IMMEDIATE":
+        if sql.startswith("PRAGMA wal_checkpoint"):
+            # The log here only grows: see `disk`.
+            sql = "SELECT 0, 0, 0"
+        elif sql == "BEGIN IMMEDIATE":
             self.noted.clear()
         elif sql.startswith("PRAGMA synchronous ="):
             self.flushing = "FULL" in sql
@@ -100,11 +103,15 @@ class Disk:
         entries = list(connection.noted)
         connection.noted.clear()
         if connection.flushing:
-            self._flushed = size
-            self._unflushed.clear()
+            self.flush()
         else:
             self._unflushed.append((size, entries))
         self.watch(entries)
+
+    def flush(self, _: int | None = None) -> None:
+        """What was committed is on disk now, whoever flushes the file."""
+        self._flushed = os.stat(self._wal).st_size
+        self._unflushed.clear()
 
     # -- errors ------------------------------------------------------------------------------------
 
@@ -144,13 +151,13 @@ class Disk:
         kept = self._dice.randint(0, len(self._unflushed))
         lost = [entry for _, entries in self._unflushed[kept:] for entry in entries]
         size = self._unflushed[kept - 1][0] if kept else self._flushed
-        old, wal = self.path, Path(self._wal).read_bytes()
+        old, log = self.path, Path(self._wal).read_bytes()
         # A torn page behind the last whole commit counts for nothing.
         torn = self._dice.randrange(0, 4096) if kept < len(self._unflushed) else 0
         self._number += 1
         self.path, self._wal = self._place()
         shutil.copyfile(old, self.path)
-        Path(self._wal).write_bytes(wal[: size + torn])
+        Path(self._wal).write_bytes(log[: size + torn])
         self._unflushed.clear()
         self._flushed = size
         self.abandon()
@@ -195,7 +202,11 @@ def disk(dice: random.Random, *, key_id: str) -> Iterator[Disk]:
 
     try:
         # Checkpoints are left to the end: the log then only grows, and its length says what was flushed.
-        with patch.object(sqlite3, "connect", connect), patch.object(schema, "CHECKPOINT_PAGES", 1 << 30):
+        with (
+            patch.object(sqlite3, "connect", connect),
+            patch.object(schema, "CHECKPOINT_PAGES", 1 << 30),
+            patch.object(wal, "fdatasync", made.flush),
+        ):
             yield made
     finally:
         made.abandon()

@@ -7,7 +7,7 @@ of their own, from the contract's words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.sim.network import Heard
@@ -93,6 +93,11 @@ class Hook:
     bodies: dict[str, bytes] = field(default_factory=dict)
     names: dict[tuple[int, tuple[int, ...]], str] = field(default_factory=dict)
     stopped_since: int | None = None
+
+    def become(self, other: Hook) -> None:
+        """Be as it was when `other` was copied from it."""
+        for each in fields(other):
+            setattr(self, each.name, getattr(other, each.name))
 
     def wanted(self, after: Position, upto: Position, filters: Sequence[Filter]) -> list[Event]:
         """The events between two positions that these filters accept, in order."""

@@ -421,16 +421,16 @@ MUTANTS: Final = (
         "                    unit.error = failure",
     ),
     Mutant(
-        "publishes are not flushed",
+        "publishes are flushed after they were told",
         WRITER,
-        "flush = any(unit.rank is not Rank.CLAIM for unit in group)",
-        "flush = any(unit.rank is Rank.RECORD for unit in group)",
+        "    if Rank.WRITE in ranks:\n        return Flush.WITHIN",
+        "    if Rank.WRITE in ranks:\n        return Flush.AFTER",
     ),
     Mutant(
         "records are not flushed",
         WRITER,
-        "flush = any(unit.rank is not Rank.CLAIM for unit in group)",
-        "flush = any(unit.rank is Rank.WRITE for unit in group)",
+        "        return Flush.AFTER if alone else Flush.WITHIN",
+        "        return Flush.LATER",
     ),
     Mutant(
         "a unit that fails is not undone",
@@ -447,8 +447,14 @@ MUTANTS: Final = (
     Mutant(
         "what comes late joins claims that are not flushed",
         WRITER,
-        "                if flush:\n",
+        "                if flush is not Flush.LATER:\n",
         "                if True:\n",
+    ),
+    Mutant(
+        "publishes join records that are flushed after they were told",
+        WRITER,
+        "more(flush is Flush.WITHIN)",
+        "more(True)",
     ),
     Mutant(
         "records that could not be written are dropped",

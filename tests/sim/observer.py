@@ -105,12 +105,20 @@ class Observer:
             getattr(self, f"_on_{done.method}")(done)
 
     def power_cut(self, lost: Sequence[Done]) -> None:
-        """Only what need not be flushed may be gone."""
+        """Only claims may be gone, and of each webhook one record: then its last batch is sent again."""
+        records: Counter[str] = Counter()
         for done in reversed(lost):
             if done.method == "claim":
                 for number, (fence, _) in done.result.webhooks.items():
                     self._numbers[number].fence = fence - 1
                     self.seen["lost_flush"] += 1
+            elif done.method == "record":
+                for hook, before in reversed(done.before):
+                    hook.become(before)
+                    records[hook.gid] += 1
+                    self.seen["lost_record"] += 1
+                    if records[hook.gid] > 1:
+                        self.fail("durable", "a power cut took back two of its records", hook)
             elif done.method not in ("release_dead_holders", "touch_token"):
                 self.fail("durable", f"a power cut took back a {done.method} that was acknowledged or may be")
         for hook in self.hooks.values():
@@ -563,6 +571,7 @@ class Observer:
                 self.note("stale", done.process, hook.gid, record.lease.fence, hook.fence)
                 continue
             counted += 1
+            done.before.append((hook, replace(hook)))
             turn = hook.turns[hook.fence]
             self._record(hook, turn, record, done.process)
             if record.onward and hook.number in done.result.onward:

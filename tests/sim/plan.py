@@ -153,9 +153,10 @@ class _Maker:
     def _do(self, at: Micros, kind: str, **what: Any) -> None:
         self.deeds.append(Deed(at, kind, what))
 
-    def _catch(self, at: Micros, kind: str, **what: Any) -> None:
-        """Do it at that time, or when a webhook is in the midst of something."""
-        on = self.dice.choice(STEPS) if self.dice.random() < 0.6 else None
+    def _catch(self, at: Micros, kind: str, *, on: str | None = None, **what: Any) -> None:
+        """Do it at that time, or when a webhook is in the midst of something (of this, if one is named)."""
+        if on is None and self.dice.random() < 0.6:
+            on = self.dice.choice(STEPS)
         self.deeds.append(Deed(at, kind, what, on))
 
     # -- the platform ------------------------------------------------------------------------------
@@ -345,9 +346,11 @@ class _Maker:
         if dice.random() < 0.1:
             return
         for _ in range(dice.choice((0, 1, 2, 4))):
-            kind = dice.choices(("crash", "fuse", "drain", "cut_power"), (4, 5, 3, 2))[0]
+            kind = dice.choices(("crash", "fuse", "drain", "cut_power"), (4, 5, 3, 3))[0]
             down = int(dice.choice((SECOND // 10, 2 * SECOND, self.span / 50, self.span / 6)))
-            self._catch(self._when(), kind, pick=dice.random(), down=down, fuse=dice.randrange(1, 60))
+            # Between a record and its flush is the one moment that a power cut takes something back.
+            on = "recorded" if kind == "cut_power" and dice.random() < 0.5 else None
+            self._catch(self._when(), kind, on=on, pick=dice.random(), down=down, fuse=dice.randrange(1, 60))
         for _ in range(dice.choice((0, 0, 0, 1, 2))):
             self._catch(self._when(), "stall", pick=dice.random(), span=dice.randrange(1, 60) * SECOND)
         for _ in range(dice.choice((0, 0, 0, 1, 2))):

@@ -7,11 +7,12 @@ import random
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tests.sending import Posting
 from tests.sim.disk import GENERATION, Connection
+from tests.sim.model import Hook
 from tests.sim.network import Heard
 from tests.sim.observer import SEALER
 from tests.sim.universe import SECOND, ProcessLoop
@@ -46,13 +47,17 @@ WATCHED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A transaction that was committed: by whom, which method of the store, and what it gave."""
+    """A transaction that was committed: by whom, which method of the store, and what it gave.
+
+    `before` is how it found what the observer knows, where a power cut may take it back.
+    """
 
     process: Process
     method: str
     arguments: tuple[Any, ...]
     named: dict[str, Any]
     result: Any
+    before: list[tuple[Hook, Hook]] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,22 +134,38 @@ class SteppedWriter:
             # A call that writes nothing stands before them: the first of a group is undone in another way.
             group.insert(0, Awaited(lambda _: None, Rank.RECORD, future=process.loop.create_future()))
         process.world.disk.opener = process
-        self.groups.commit(group, more=lambda: self._take(GROUP_MAX - 1))
+        self.groups.commit(group, more=self._take_more)
         self._after(self._settle, [unit for unit in group if unit.then is None])
-        self._read([unit for unit in group if unit.then is not None])
+        self._in_a_while(self._flush, [unit for unit in group if unit.then is not None])
 
     def _take(self, most: int) -> list[Awaited]:
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting), GROUP_MAX))]
 
+    def _take_more(self, writes: bool) -> list[Awaited]:
+        more: list[Awaited] = []
+        while self._waiting and len(more) < GROUP_MAX - 1:
+            if self._waiting[0].rank is Rank.WRITE and not writes:
+                break
+            more.append(self._waiting.popleft())
+        return more
+
+    def _flush(self, units: list[Awaited]) -> None:
+        """Flush what is yet to be flushed, before or after those who wait are told; then read what was leased."""
+        process = self._process
+        if process.loop.dead:
+            return
+        if process.loop.stalled:
+            process.world.universe.after(SECOND // 2, self._flush, units)
+            return
+        self.groups.flush()
+        self._read(units)
+
     def _read(self, units: list[Awaited]) -> None:
         """Read what was leased, each a while after what was done before it: others may write meanwhile."""
-        dice = self._process.world.dice
-        if not units:
-            self._after(self._end)
-        elif dice.random() < 0.1:
-            self._process.world.universe.after(dice.randrange(SECOND), self._read_first, units)
+        if units:
+            self._in_a_while(self._read_first, units)
         else:
-            self._after(self._read_first, units)
+            self._after(self._end)
 
     def _read_first(self, units: list[Awaited]) -> None:
         process = self._process
@@ -168,6 +189,14 @@ class SteppedWriter:
         self._busy = False
         if not self._process.loop.dead:
             self._start()
+
+    def _in_a_while(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Now and then much later: the disk is slow, or the process is not given its turn."""
+        world = self._process.world
+        if world.dice.random() < 0.1:
+            world.universe.after(world.dice.randrange(SECOND), call, *arguments)
+        else:
+            self._after(call, *arguments)
 
     def _after(self, call: Callable[..., None], *arguments: Any) -> None:
         world = self._process.world

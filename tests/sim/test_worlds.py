@@ -27,7 +27,16 @@ BEHAVIOURS = {
     *("idempotent_repeat", "repeated_id", "trimmed", "lost_events", "handshake_refused", "unavailable"),
     *("refused duplicate_webhook", "refused quota_per_resource", "refused quota_per_owner"),
     *("refused idempotency_conflict", "refused not_authorized", "refused handshake_failed"),
-    *("crash", "crash_in_flight", "dead_holder", "drained", "stall", "power_cut", "lost_flush"),
+    *(
+        "crash",
+        "crash_in_flight",
+        "dead_holder",
+        "drained",
+        "stall",
+        "power_cut",
+        "lost_flush",
+        "lost_record",
+    ),
     *("stale_fence", "lease_ran_out", "left_unread"),
     *("clock_forward", "clock_back", "disk busy", "disk io_error", "disk full"),
 }

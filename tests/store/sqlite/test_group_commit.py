@@ -1,6 +1,7 @@
 """The group commit on a real file: what fails fails alone, and what was not committed is not acknowledged."""
 
 import asyncio
+import math
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ import pytest
 
 from tidings.errors import BadRequest, StoreUnavailable
 from tidings.model import Action, EventDraft, Publication, Published, ResourceDraft
-from tidings.store.sqlite import MEMORY, SqliteStore, open_store, schema, writer
+from tidings.store.sqlite import MEMORY, SqliteStore, open_store, schema, wal, writer
 from tidings.store.sqlite.writer import Rank
 
 NOW = 1_800_000_000_000_000
@@ -197,8 +198,22 @@ async def test_who_waits_is_told_in_that_order(store: SqliteStore) -> None:
     assert told == ["record", "write", "claim"]
 
 
-async def test_only_claims_alone_do_not_wait_for_the_disk(store: SqliteStore) -> None:
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside others"])
+async def test_what_is_flushed_when(
+    store: SqliteStore, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the commit, right after it, or with what comes later; nobody is to build on what others may lose."""
     modes: list[int] = []
+    flush, flushed = wal.fdatasync, 0
+
+    def fdatasync(file: int) -> None:
+        nonlocal flushed
+        flushed += 1
+        flush(file)
+
+    monkeypatch.setattr(wal, "fdatasync", fdatasync)
+    if beside:
+        store._writer._groups._turns._others_until = math.inf  # type: ignore[attr-defined]
 
     def mode(connection: sqlite3.Connection) -> None:
         (flushing,) = connection.execute("PRAGMA synchronous").fetchone()
@@ -209,10 +224,64 @@ async def test_only_claims_alone_do_not_wait_for_the_disk(store: SqliteStore) ->
     await store._write(mode, Rank.RECORD)
     await store._write(mode, Rank.WRITE)
     await store._write(mode, Rank.CLAIM)
-    assert modes == [normal, full, full, normal]
+    assert modes == [normal, full if beside else normal, full, normal]
+    assert flushed == (0 if beside else 1)
     modes.clear()
     await in_one_group(store, unit(store, mode, Rank.CLAIM), unit(store, mode, Rank.WRITE))
-    assert modes == [full, full]
+    await in_one_group(store, unit(store, mode, Rank.RECORD), unit(store, mode, Rank.WRITE))
+    assert modes == [full] * 4
+    assert flushed == (0 if beside else 1)
+    await in_one_group(store, unit(store, mode, Rank.RECORD), unit(store, mode, Rank.CLAIM))
+    assert modes[4:] == [full if beside else normal] * 2
+    await store.check()
+    assert flushed == (0 if beside else 2)
+
+
+async def test_a_record_is_told_before_it_is_flushed_and_nothing_begins_before_that(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushing, go = threading.Event(), threading.Event()
+
+    def fdatasync(file: int) -> None:
+        flushing.set()
+        assert go.wait(30)
+
+    monkeypatch.setattr(wal, "fdatasync", fdatasync)
+    assert await store._write(note("note record"), Rank.RECORD) == 1
+    await asyncio.to_thread(flushing.wait, 30)
+    write = asyncio.create_task(store._write(note("note write")))
+    while not store.waiting:
+        await asyncio.sleep(0)
+    assert noted(path) == {"note record"}
+    go.set()
+    assert await write == 1
+
+
+async def test_a_publish_waits_for_records_that_are_flushed_after_they_are_told(store: SqliteStore) -> None:
+    """It would be told as soon as they are. Records and claims behind it wait too; they are of the next group."""
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[sqlite3.Connection], object]:
+        def run(connection: sqlite3.Connection) -> None:
+            (full,) = connection.execute("PRAGMA synchronous").fetchone()
+            order.append(f"{name} {full}")
+
+        return run
+
+    async with Held(store, Rank.RECORD):
+        asked = [
+            asyncio.create_task(store._write(noting(name), rank))
+            for name, rank in (
+                ("claim", Rank.CLAIM),
+                ("early record", Rank.RECORD),
+                ("publish", Rank.WRITE),
+                ("late record", Rank.RECORD),
+            )
+        ]
+        while store.waiting < len(asked):
+            await asyncio.sleep(0)
+    await asyncio.gather(*asked)
+    assert order == ["early record 1", "claim 1", "late record 2", "publish 2"]
 
 
 async def test_what_comes_while_a_group_runs_is_committed_with_it(store: SqliteStore, path: Path) -> None:
@@ -228,7 +297,7 @@ async def test_what_comes_while_a_group_runs_is_committed_with_it(store: SqliteS
         return run
 
     mistake = RuntimeError("a mistake of ours")
-    async with Held(store, Rank.RECORD):
+    async with Held(store, Rank.WRITE):
         asked = [
             asyncio.create_task(store._write(run, rank))
             for run, rank in (

@@ -1,6 +1,7 @@
 """Opening a file: ours or another's, older or newer, sealed with which key, and several processes at once."""
 
 import multiprocessing
+import shutil
 import sqlite3
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -109,6 +110,22 @@ async def test_every_connection_flushes_before_it_acknowledges(path: Path) -> No
     finally:
         connection.close()
         await store.close()
+
+
+async def test_what_was_left_in_the_log_is_copied_into_the_database_at_the_next_start(
+    path: Path, tmp_path: Path
+) -> None:
+    """A log that an earlier process could not flush is shown by the operating system, and may not be on disk."""
+    store = opened(path)
+    await store._write(lambda connection: connection.execute("INSERT INTO meta VALUES ('note', 7)").rowcount)
+    left, alone = tmp_path / "left.db", tmp_path / "alone.db"
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{path}{suffix}", f"{left}{suffix}")
+    await store.close()
+    store = opened(left, migrate=False)
+    shutil.copyfile(left, alone)
+    await store.close()
+    assert ask(alone, "SELECT value FROM meta WHERE name = 'note'") == 7
 
 
 # -- refused ---------------------------------------------------------------------------------------

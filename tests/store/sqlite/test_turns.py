@@ -1,5 +1,6 @@
 """Processes that write to one file take turns: none waits for another's whole load."""
 
+import os
 import sqlite3
 import statistics
 import subprocess
@@ -71,6 +72,24 @@ async def test_a_process_that_stands_still_with_the_turn_holds_nobody_up_for_eve
             assert process.poll() is None
     with ours.turn():
         pass
+    ours.close()
+
+
+@pytest.mark.parametrize("last", [0, 1 << 22, 1 << 62], ids=["nobody", "a process that is gone", "nonsense"])
+def test_who_opens_a_file_that_only_the_dead_wrote_is_alone(path: Path, last: int) -> None:
+    """As after each restart: no process has a number that large (proc(5), pid_max)."""
+    path.with_name(f"{path.name}-turns").write_bytes(last.to_bytes(8, sys.byteorder))
+    ours = turns.Turns(path)
+    with ours.turn() as alone:
+        assert alone
+    ours.close()
+
+
+def test_who_opens_a_file_that_another_wrote_is_not(path: Path) -> None:
+    path.with_name(f"{path.name}-turns").write_bytes(os.getppid().to_bytes(8, sys.byteorder))
+    ours = turns.Turns(path)
+    with ours.turn() as alone:
+        assert not alone
     ours.close()
 
 

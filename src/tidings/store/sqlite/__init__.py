@@ -11,6 +11,7 @@ transactions themselves are plain functions over a connection, filed by noun:
     turns          whose turn it is to write      rows          columns to model and back
     stretches      where events are visible from
     backup         copies, and what begins anew   files         files that appear whole
+    wal            flushing apart from a commit
 """
 
 import asyncio
@@ -58,6 +59,7 @@ from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import read_meta, write_meta
 from tidings.store.sqlite.turns import Turns
+from tidings.store.sqlite.wal import WriteAheadLog
 from tidings.store.sqlite.writer import Drive, GroupCommit, Rank, Writer
 
 T = TypeVar("T")
@@ -84,6 +86,7 @@ class SqliteStore:
                 reopen=partial(schema.connect, path),
                 on_abort=self._places.reset,
                 turns=Turns(file),
+                wal=None if file is None else WriteAheadLog(file),
             )
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
@@ -353,6 +356,9 @@ def _prepare(
         schema.migrate(connection, generation=generation, sandbox=sandbox)
     schema.check_current(connection)
     try:
+        # An earlier process may have left a log that the disk has not kept, though the operating system still shows it.
+        # Copied into the database, it is written once more.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         backup.begin_anew(connection, generation)
         if sandbox and not read_meta(connection, "sandbox"):
             raise StoreUnfit("this database was not made in sandbox mode; sandbox mode does not touch it")

@@ -65,6 +65,8 @@ class Turns:
             if os.fstat(file).st_size < _BYTES:
                 os.pwrite(file, bytes(_BYTES), 0)
             self._last = memoryview(mmap.mmap(file, _BYTES)).cast("Q")
+            if not _lives(self._last[0]):
+                self._last[0] = 0
         except BaseException:
             os.close(file)
             raise
@@ -73,17 +75,17 @@ class Turns:
         self._close = weakref.finalize(self, os.close, file)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for the turn, if other processes write; it is over at the end."""
+    def turn(self) -> Iterator[bool]:
+        """Wait for the turn, if other processes write; it is over at the end. Gives whether this one is alone."""
         if self._file is None or not self._beside_others():
-            yield
+            yield True
             return
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         _lock(self._file, _NEXT, until=deadline, pause=_sleep)
         _lock(self._file, _TURN, until=deadline, pause=_sleep if self._bell is None else self._bell.wait)
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _NEXT)
         try:
-            yield
+            yield False
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _TURN)
             if self._bell is not None:
@@ -135,6 +137,17 @@ class _Bell:
         if self._poll.poll(1000 * WAKE_SECONDS):
             with contextlib.suppress(BlockingIOError):
                 os.read(self._pipe, select.PIPE_BUF)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is such a process. One in another namespace is not found here, and shows itself when it writes."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _sleep() -> None:

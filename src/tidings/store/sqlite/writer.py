@@ -8,8 +8,18 @@ fails, nothing in it is acknowledged.
 `GroupCommit` is all of that but the waiting: it knows no thread and no event loop, so that a simulation can drive it
 step by step. `Writer` is the thread that drives it in a service.
 
-Claims may be lost in a power cut without harm (the lease is lost, the batch is sent again), so a group of claims alone
-is committed without waiting for the disk. In WAL mode the next full commit flushes them too.
+What is committed outlives this process, however it ends; what is flushed outlives the machine's power. What whoever
+waits is told after depends on the rank:
+
+- Claims may be lost in a power cut without harm: the lease is lost, the batch is sent again. A group of claims alone is
+  not flushed; the next flush of anything else covers it too.
+- Records may be lost if little is sent again for it. Where there is nothing but records and claims, they are told when
+  they are committed, and flushed right after, before anything else is begun: the next batch is on its way while the
+  disk works. So a power cut takes back one record of a webhook at most.
+- Everything else was promised to somebody. It is flushed within the commit, and nobody sees it before.
+
+If the flush right after fails, the log and the disk may differ, and nothing that is written behind it is safe. The
+thread dies of it, and the process with its thread. Whoever opens the file next looks at every checksum.
 """
 
 import asyncio
@@ -19,11 +29,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import Any, Final, Protocol, TypeVar
 
 from tidings.errors import StoreUnavailable, TidingsError
 from tidings.store.sqlite.turns import Turns
+from tidings.store.sqlite.wal import WriteAheadLog
 
 T = TypeVar("T")
 U = TypeVar("U", bound="Unit")
@@ -36,11 +47,19 @@ WAITING_MAX: Final = 10_000
 
 
 class Rank(IntEnum):
-    """The order of units within a commit, and whether the disk is waited for."""
+    """The order of units within a commit, and what is waited for: the disk, for a WRITE; the commit, for the others."""
 
     RECORD = 0
     WRITE = 1
     CLAIM = 2
+
+
+class Flush(Enum):
+    """When what a group has committed is flushed: within its commit, right after, or with whatever comes later."""
+
+    WITHIN = auto()
+    AFTER = auto()
+    LATER = auto()
 
 
 @dataclass(slots=True)
@@ -64,7 +83,9 @@ class GroupCommit:
     """Commits units together on one connection.
 
     `reopen` is called after an error that has left the connection unusable. `on_abort` is called when a group was
-    undone: what was remembered of it is no longer true.
+    undone: what was remembered of it is no longer true. `wal` is None where there is no file to flush.
+
+    Whoever drives it calls `commit`, tells those who wait, and calls `flush`; then reads, and begins again.
     """
 
     def __init__(
@@ -74,41 +95,46 @@ class GroupCommit:
         reopen: Callable[[], sqlite3.Connection],
         on_abort: Callable[[], None],
         turns: Turns,
+        wal: WriteAheadLog | None,
     ) -> None:
         self._turns = turns
+        self._wal = wal
+        # Whether what was committed last is yet to be flushed.
+        self._owing = False
         self._reopen = reopen
         self._on_abort = on_abort
         self.connection = connection
         self._flushing = True
 
-    def commit(self, group: list[U], *, more: Callable[[], list[U]] = list) -> None:
+    def commit(self, group: list[U], *, more: Callable[[bool], list[U]] = lambda writes: []) -> None:
         """Put the units into the order of their ranks, run and commit them; each then has its result or its error.
 
-        `more` gives what came while they ran: it joins the group, unless that is one of claims alone, whose commit
-        would not do for anything else. Who waits for units is to be told in the order in which the group is left: a
-        record's slot is free before a claim takes it again.
+        `more` gives what came while they ran, writes only if told so: it joins the group, unless that is one of claims
+        alone. Who waits for units is to be told in the order in which the group is left: a record's slot is free before
+        a claim takes it again.
         """
         group.sort(key=_by_rank)
+        for unit in group:
+            if unit.ahead is not None:
+                # What it could not do, `run` does, and fails at.
+                with contextlib.suppress(Exception):
+                    unit.ahead()
         try:
-            flush = any(unit.rank is not Rank.CLAIM for unit in group)
-            self._flush(flush)
-            for unit in group:
-                if unit.ahead is not None:
-                    # What it could not do, `run` does, and fails at.
-                    with contextlib.suppress(Exception):
-                        unit.ahead()
-            with self._turns.turn():
+            with self._turns.turn() as alone:
+                flush = _when_to_flush(group, alone=alone)
+                self._set_flushing(flush is Flush.WITHIN)
                 self.connection.execute("BEGIN IMMEDIATE")
                 self._run_first(group[0])
                 for unit in group[1:]:
                     self._run_unit(unit)
-                if flush:
-                    late = sorted(more(), key=_by_rank)
+                if flush is not Flush.LATER:
+                    late = sorted(more(flush is Flush.WITHIN), key=_by_rank)
                     group += late
                     for unit in late:
                         self._run_unit(unit)
                     group.sort(key=_by_rank)
                 self.connection.execute("COMMIT")
+            self._owing = flush is Flush.AFTER
         except sqlite3.Error as error:
             self._recover()
             self._on_abort()
@@ -118,6 +144,16 @@ class GroupCommit:
                 # An error of the unit's own says more, unless it may have been caused by the same trouble.
                 if not isinstance(unit.error, TidingsError):
                     unit.error = failure
+
+    def flush(self) -> None:
+        """Have on disk what was committed last, if it was told of before it was.
+
+        Raises:
+            OSError: it may not be there, and to ask again would not tell: this process must write no more.
+        """
+        if self._owing and self._wal is not None:
+            self._wal.flush()
+        self._owing = False
 
     def read(self, unit: Unit) -> None:
         """Have a unit that was committed read what it wants to know after that."""
@@ -134,9 +170,11 @@ class GroupCommit:
 
     def close(self) -> None:
         self.connection.close()
+        if self._wal is not None:
+            self._wal.close()
         self._turns.close()
 
-    def _flush(self, wanted: bool) -> None:
+    def _set_flushing(self, wanted: bool) -> None:
         if wanted is not self._flushing:
             self.connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
             self._flushing = wanted
@@ -178,6 +216,8 @@ class GroupCommit:
                 self.connection.execute("ROLLBACK")
         except sqlite3.Error:
             self.connection.close()
+            if self._wal is not None:
+                self._wal.close()
             # If it cannot be opened now, the next group finds it closed, fails, and comes back here.
             with contextlib.suppress(StoreUnavailable):
                 self.connection = self._reopen()
@@ -186,6 +226,16 @@ class GroupCommit:
 
 def _by_rank(unit: Unit) -> int:
     return unit.rank
+
+
+def _when_to_flush(group: Sequence[Unit], *, alone: bool) -> Flush:
+    ranks = {unit.rank for unit in group}
+    if Rank.WRITE in ranks:
+        return Flush.WITHIN
+    if Rank.RECORD in ranks:
+        # Others must not build on what is not on disk: what we cannot flush, we cannot take back from them.
+        return Flush.AFTER if alone else Flush.WITHIN
+    return Flush.LATER
 
 
 class Writing(Protocol):
@@ -244,6 +294,8 @@ class Writer:
         self._groups = groups
         self._units: queue.SimpleQueue[_Awaited | None] = queue.SimpleQueue()
         self._closed = False
+        # What was taken, and has to wait for the next group.
+        self._next: _Awaited | None = None
         self._thread = threading.Thread(target=self._work, name="tidings-writer", daemon=True)
         self._thread.start()
 
@@ -277,8 +329,8 @@ class Writer:
     def _work(self) -> None:
         while (group := self._take_group()) is not None:
             self._groups.commit(group, more=self._take_more)
-            done = [unit for unit in group if unit.then is None]
-            _tell(done)
+            _tell([unit for unit in group if unit.then is None])
+            self._groups.flush()
             for unit in group:
                 if unit.then is not None:
                     self._groups.read(unit)
@@ -286,15 +338,15 @@ class Writer:
         self._groups.close()
 
     def _take_group(self) -> list[_Awaited] | None:
-        first = self._units.get()
+        first, self._next = self._next or self._units.get(), None
         if first is None:
             return None
-        return [first, *self._take_more()]
+        return [first, *self._take_more(True)]
 
-    def _take_more(self) -> list[_Awaited]:
+    def _take_more(self, writes: bool) -> list[_Awaited]:
         """What waits, and may come into one group with one unit that is there already."""
         more: list[_Awaited] = []
-        while len(more) < GROUP_MAX - 1:
+        while len(more) < GROUP_MAX - 1 and self._next is None:
             try:
                 unit = self._units.get_nowait()
             except queue.Empty:
@@ -303,7 +355,10 @@ class Writer:
                 # Closing: this group still counts; the sentinel is met again after it.
                 self._units.put(None)
                 break
-            more.append(unit)
+            if unit.rank is Rank.WRITE and not writes:
+                self._next = unit
+            else:
+                more.append(unit)
         return more
 
 
