@@ -447,14 +447,8 @@ MUTANTS: Final = (
     Mutant(
         "what comes late joins claims that are not flushed",
         WRITER,
-        "                if flush is not Flush.LATER:\n",
-        "                if True:\n",
-    ),
-    Mutant(
-        "publishes join records that are flushed after they were told",
-        WRITER,
-        "more(flush is Flush.WITHIN)",
-        "more(True)",
+        "                if flush is not Flush.LATER:\n                    late = sorted(more(flush is Flush.WITHIN)",
+        "                if True:\n                    late = sorted(more(flush is not Flush.AFTER)",
     ),
     Mutant(
         "records that could not be written are dropped",
