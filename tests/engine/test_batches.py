@@ -30,7 +30,7 @@ async def test_a_hundred_events_in_log_order(rig: Rig) -> None:
 
 
 async def test_a_backlog_is_claimed_once_for_several_batches(rig: Rig) -> None:
-    """Each is sent when the one before is durable, never two at once, and all are logged."""
+    """Each is sent when the record of the one before is written, never two at once, and all are logged."""
     webhook = await rig.establish()
     between = Between(rig.store)
     dispatcher = rig.make_dispatcher(store=between.as_store())

@@ -6,7 +6,7 @@ wake it sooner; with every hint lost, a look at the store finds the same work, l
 Three rules hold it together:
 
 - What is claimed starts at once: a claim asks for no more than there are free slots, in total and per origin.
-- A slot is free again only when its record is durable. So when the store fails, records wait, slots stay taken, and
+- A slot is free again only when its record is written. So when the store fails, records wait, slots stay taken, and
   claiming stops by itself: a full disk does not resend every batch for ever.
 - The fence decides whether a record counts. Time decides only when others may try.
 """
@@ -56,7 +56,7 @@ class Dispatcher:
         self._claiming = False
         self._withdrawn: set[str] = set()
         self._recorder = Recorder(store, recorded=self._recorded)
-        # Deliveries whose record asks to keep its lease, until it is durable.
+        # Deliveries whose record asks to keep its lease, until it is written.
         self._going_on: dict[Lease, Sending] = {}
         # A mistake of ours, made where nobody waits: `run` raises it.
         self._mistake: BaseException | None = None
@@ -278,7 +278,7 @@ class Dispatcher:
         self._recorder.add(record)
 
     def _recorded(self, record: Record, kept: bool) -> None:
-        """A record is durable: the next batch of its page takes the slot, or it is free."""
+        """A record is written: the next batch of its page takes the slot, or it is free."""
         log(self._slots.claims[record.lease], record)
         if record.attempt is not None:
             self._slots.learn(record.lease, delivered=record.attempt.result == "delivered")

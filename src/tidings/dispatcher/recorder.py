@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """Takes records in any order and writes what waits.
 
-    `recorded` is told of each record once it is durable, and whether its lease was kept: a few at a time, beside the
+    `recorded` is told of each record once it is written, and whether its lease was kept: a few at a time, beside the
     next transaction. What follows from them is sent while it is written, and neither waits for the other.
     """
 
@@ -29,8 +29,8 @@ class Recorder:
         self._recorded = recorded
         self._waiting: list[Record] = []
         self._something = asyncio.Event()
-        self._durable: deque[tuple[Record, bool]] = deque()
-        self._some_durable = asyncio.Event()
+        self._written: deque[tuple[Record, bool]] = deque()
+        self._some_written = asyncio.Event()
         # The store did not take what the network has seen: until it does, nothing more may be claimed.
         self.failing = False
 
@@ -46,19 +46,19 @@ class Recorder:
             while self._waiting:
                 records, self._waiting = self._waiting[:RECORD_MAX], self._waiting[RECORD_MAX:]
                 kept = await self._write(records)
-                self._durable.extend(
+                self._written.extend(
                     (record, record.onward and record.lease.webhook in kept) for record in records
                 )
-                self._some_durable.set()
+                self._some_written.set()
 
     async def tell(self) -> None:
         """Tell of what was written, until cancelled."""
         while True:
-            await self._some_durable.wait()
-            self._some_durable.clear()
-            while self._durable:
-                for _ in range(min(BURST_MAX, len(self._durable))):
-                    self._recorded(*self._durable.popleft())
+            await self._some_written.wait()
+            self._some_written.clear()
+            while self._written:
+                for _ in range(min(BURST_MAX, len(self._written))):
+                    self._recorded(*self._written.popleft())
                 await asyncio.sleep(0)
 
     async def _write(self, records: Sequence[Record]) -> frozenset[int]:

@@ -17,9 +17,9 @@ OUTCOMES_REMEMBERED: Final = 64
 
 @dataclass(slots=True)
 class Slots:
-    """What is in flight. A slot is taken when its claim is made, and free again when its record is durable.
+    """What is in flight. A slot is taken when its claim is made, and free again when its record is written.
 
-    Kept by lease, not by webhook: a claim may come before the word that the record of the lease before it is durable,
+    Kept by lease, not by webhook: a claim may come before the word that the record of the lease before it is written,
     where both were of one commit.
     """
 
