@@ -62,6 +62,7 @@ CLAIMING: Final = "tidings.store.sqlite.claiming"
 READING: Final = "tidings.store.sqlite.reading"
 RECORDING: Final = "tidings.store.sqlite.recording"
 LOG: Final = "tidings.store.sqlite.log"
+MARKING: Final = "tidings.store.sqlite.marking"
 ESTABLISHING: Final = "tidings.store.sqlite.establishing"
 ACCESS: Final = "tidings.store.sqlite.access"
 HOLDERS: Final = "tidings.store.sqlite.holders"
@@ -106,15 +107,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the marker passes over events",
-        CLAIMING,
+        MARKING,
         'connection.execute(MARK, {"after": after, "upto": upto})',
         'connection.execute(MARK, {"after": after, "upto": max(after + 1, int(upto) - 1)})',
     ),
     Mutant(
+        "the marker passes over events of few scopes",
+        MARKING,
+        '"after": after, "upto": upto, "scopes": scopes}',
+        '"after": after, "upto": max(after + 1, upto - 1), "scopes": scopes}',
+    ),
+    Mutant(
         "the marker's position is kept outside its transaction",
-        CLAIMING,
-        '    after, upto = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()\n',
-        '    after, upto = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()\n'
+        MARKING,
+        '    after, upto, end = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()\n',
+        '    after, upto, end = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()\n'
         '    after = max(int(after), getattr(connection, "ahead", 0))\n'
         '    (upto,) = connection.execute("SELECT max(position) FROM (SELECT position"\n'
         '        " FROM events WHERE position > ? ORDER BY position LIMIT ?)", (after, MARK_MAX)).fetchone()\n'

@@ -64,6 +64,7 @@ class Plan:
     commits: tuple[Micros, Micros]
     # How many events the marker looks at, and a turn reads, at once.
     mark_max: int
+    mark_much: int
     scan_max: int
     receivers: tuple[tuple[str, tuple[tuple[Micros, str], ...]], ...]
     # gid, type, parents; parents before children.
@@ -124,6 +125,7 @@ class _Maker:
             ),
             commits=dice.choice(((100, 2_000), (1_000, 20_000), (20_000, 400_000))),
             mark_max=dice.choice((1, 2, 3, 1_000)),
+            mark_much=dice.choice((1, 3, 1_000)),
             scan_max=dice.choice((2, 3, 5, 1_000)),
             receivers=receivers,
             resources=self.resources,

@@ -437,7 +437,7 @@ def _constants(plan: Plan) -> dict[str, dict[str, Any]]:
     return {
         "tidings.dispatcher": {"POLL_SECONDS": plan.poll / SECOND},
         "tidings.upkeep": {"LOOK_SECONDS": LOOK_FACTOR * plan.poll / SECOND},
-        "tidings.store.sqlite.claiming": {"MARK_MAX": plan.mark_max},
+        "tidings.store.sqlite.marking": {"MARK_MAX": plan.mark_max, "_MUCH": plan.mark_much},
         "tidings.store.sqlite.reading": {
             "SCAN_MAX": plan.scan_max,
             "_FIRST_EVENTS": plan.scan_max,

@@ -35,7 +35,7 @@ from tidings.limits import (
     MARK_MAX,
     SCAN_MAX,
 )
-from tidings.model import Claim, Filter, Micros, Publication, Webhook
+from tidings.model import Claim, Filter, Micros, Publication, ResourceDraft, Webhook
 
 EVERY_TASK = (Filter(resource_type="task"),)
 
@@ -443,11 +443,19 @@ async def test_a_page_holds_only_what_is_visible_from_the_resource(case: Case) -
 
 async def test_new_events_are_marked_in_steps(case: Case) -> None:
     """A claim says when there is more to look at; once it does not, everything has been found."""
-    early = await case.establish(resource=TASK)
+    early = await case.establish(resource=PROJECT)
     late = await case.establish(resource=OTHER_PROJECT)
+    tasks = [
+        ResourceDraft(gid=f"9{number}", resource_type="task", parents=(PROJECT,)) for number in range(100)
+    ]
+    await case.store.put_resources(tasks, workspaces=None, now=NOON)
     calls = 3
     for _ in range(calls):
-        await case.publish(*names_of(EVENTS_PER_PUBLISH_MAX), resource=TASK)
+        events = tuple(
+            change(name, resource=tasks[number % len(tasks)].gid)
+            for number, name in enumerate(names_of(EVENTS_PER_PUBLISH_MAX))
+        )
+        await case.store.publish(Publication(events=events), now=NOON)
     await case.publish("last", resource=OTHER_PROJECT)
     found: dict[str, Claim] = {}
     steps = 0

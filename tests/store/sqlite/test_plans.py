@@ -17,6 +17,7 @@ from tidings.store.sqlite import (
     claiming,
     establishing,
     log,
+    marking,
     places,
     reading,
     recording,
@@ -61,7 +62,7 @@ def full_scans(plan: list[str]) -> list[str]:
 HOT = [
     (
         "mark",
-        claiming.MARK,
+        marking.MARK,
         [
             "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
             "SEARCH cursors USING INDEX cursors_by_scope (scope=?)",
@@ -84,7 +85,16 @@ HOT = [
     ("quiet", claiming.QUIET, ["SEARCH cursors USING INDEX cursors_quiet (heartbeat_at<?)"]),
     ("lease", claiming.LEASE, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),
     ("free unread", claiming.FREE_UNREAD, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),
-    ("unmarked", claiming.UNMARKED, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
+    ("unmarked", marking.UNMARKED, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)", "SEARCH events"]),
+    ("scopes of a stretch", marking.SCOPES, ["SEARCH s USING PRIMARY KEY (stretch=? AND scope>?)"]),
+    (
+        "mark scopes",
+        marking.MARK_SCOPES,
+        [
+            "SEARCH s USING PRIMARY KEY (stretch=? AND scope=? AND position>? AND position<?)",
+            "SEARCH cursors USING INDEX cursors_by_scope (scope=?)",
+        ],
+    ),
     (
         "claimed",
         reading.CLAIMED,

@@ -5,13 +5,13 @@ transactions themselves are plain functions over a connection, filed by noun:
 
     schema         opening and migrating          places        the hierarchy
     log            append and trim                establishing  webhooks
-    claiming       mark, choose, lease            reading       what was leased, and the pages
+    claiming       choose, lease                  reading       what was leased, and the pages
+    marking        raise heads                    stretches     where events are visible from
     waiting        when there will be work        recording     records, attempts
     holders        who holds leases               access        tokens
     turns          whose turn it is to write      rows          columns to model and back
-    stretches      where events are visible from
-    backup         copies, and what begins anew   files         files that appear whole
-    wal            flushing apart from a commit
+    wal            flushing apart from a commit   files         files that appear whole
+    backup         copies, and what begins anew
 """
 
 import asyncio

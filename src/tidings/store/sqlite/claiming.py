@@ -1,4 +1,4 @@
-"""Finding work in SQLite: mark, choose, lease. What was leased is read once that is committed (`reading.py`).
+"""Finding work in SQLite: choose, lease. What was leased is read once that is committed (`reading.py`).
 
 The marker alone writes `head`, the record alone moves `cursor`; work is where `head > cursor`. Both are plain columns
 of the small `cursors` rows, and the partial indexes that find work are conditions on them, so nothing can say that
@@ -19,29 +19,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tidings.limits import MARK_MAX
 from tidings.model import ClaimRequest, Micros
-from tidings.store.sqlite.rows import dump_set, write_meta
-
-# How far the marker has come, and how far it is to go now: nowhere if there is nothing new.
-UNMARKED: Final = """
-    SELECT value, (
-        SELECT max(position) FROM (
-            SELECT e.position FROM events e WHERE e.position > meta.value ORDER BY e.position LIMIT :most
-        )
-    ) FROM meta WHERE name = 'marked'
-"""
-
-MARK: Final = """
-    UPDATE cursors SET head = marks.position
-    FROM (
-        SELECT s.value AS scope, max(e.position) AS position
-        FROM events e, json_each(e.scopes) s
-        WHERE e.position > :after AND e.position <= :upto
-        GROUP BY s.value
-    ) AS marks
-    WHERE cursors.scope = marks.scope AND cursors.head < marks.position
-"""
+from tidings.store.sqlite.marking import mark
+from tidings.store.sqlite.rows import dump_set
 
 # A lease that begins a whole lease from now was given by a clock that since went back; less is the clocks of
 # processes beside each other.
@@ -130,16 +110,6 @@ class Leased(Struct, frozen=True):
     batch_max: int
     # The leases that had been left unread, and were given back.
     freed: tuple[tuple[int, int], ...]
-
-
-def mark(connection: sqlite3.Connection) -> bool:
-    """Raise the heads for a bounded number of new events; gives whether there are more."""
-    after, upto = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()
-    if upto is None:
-        return False
-    connection.execute(MARK, {"after": after, "upto": upto})
-    write_meta(connection, "marked", upto)
-    return int(upto) - int(after) >= MARK_MAX
 
 
 def lease(connection: sqlite3.Connection, request: ClaimRequest, *, unread: list[tuple[int, int]]) -> Leased:

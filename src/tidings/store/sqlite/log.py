@@ -13,7 +13,7 @@ from tidings.errors import Conflict
 from tidings.hierarchy import Hierarchy
 from tidings.limits import IDEMPOTENCY_LIFETIME
 from tidings.model import EventDraft, Idempotency, Keeping, Micros, Publication, Published
-from tidings.store.sqlite.claiming import mark
+from tidings.store.sqlite.marking import mark
 from tidings.store.sqlite.places import Places, referenced
 from tidings.store.sqlite.rows import end_of_log, read_meta
 from tidings.store.sqlite.sets import SetStatement
