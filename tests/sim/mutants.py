@@ -430,14 +430,20 @@ MUTANTS: Final = (
     Mutant(
         "publishes are flushed after they were told",
         WRITER,
-        "    if Rank.WRITE in ranks:\n        return Flush.WITHIN",
-        "    if Rank.WRITE in ranks:\n        return Flush.AFTER",
+        "PROMISED: Final = frozenset({Rank.RECORD, Rank.WRITE})",
+        "PROMISED: Final = frozenset({Rank.RECORD})",
     ),
     Mutant(
-        "records are not flushed",
+        "failures and ends are flushed after they were told",
+        STORE,
+        "rank = Rank.STEADY if all(entry.steady for entry in records) else Rank.RECORD",
+        "rank = Rank.STEADY",
+    ),
+    Mutant(
+        "what went steadily is not flushed",
         WRITER,
-        "        return Flush.AFTER if alone else Flush.WITHIN",
-        "        return Flush.LATER",
+        "        return Flush.AFTER if alone",
+        "        return Flush.LATER if alone",
     ),
     Mutant(
         "a unit that fails is not undone",

@@ -105,14 +105,14 @@ class Observer:
             getattr(self, f"_on_{done.method}")(done)
 
     def power_cut(self, lost: Sequence[Done]) -> None:
-        """Only claims may be gone, and of each webhook one record: then its last batch is sent again."""
+        """Only claims may be gone, and of each webhook one record of what went steadily: that batch is sent again."""
         records: Counter[str] = Counter()
         for done in reversed(lost):
             if done.method == "claim":
                 for number, (fence, _) in done.result.webhooks.items():
                     self._numbers[number].fence = fence - 1
                     self.seen["lost_flush"] += 1
-            elif done.method == "record":
+            elif done.method == "record" and all(record.steady for record in done.arguments[0]):
                 for hook, before in reversed(done.before):
                     hook.become(before)
                     records[hook.gid] += 1

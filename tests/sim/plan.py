@@ -348,10 +348,14 @@ class _Maker:
         if dice.random() < 0.1:
             return
         for _ in range(dice.choice((0, 1, 2, 4))):
-            kind = dice.choices(("crash", "fuse", "drain", "cut_power"), (4, 5, 3, 3))[0]
+            kind = dice.choices(("crash", "fuse", "drain", "cut_power"), (4, 5, 3, 5))[0]
             down = int(dice.choice((SECOND // 10, 2 * SECOND, self.span / 50, self.span / 6)))
             # Between a commit and its flush is the one moment at which a power cut can take something back.
-            on = dice.choice(("event", "recorded")) if kind == "cut_power" and dice.random() < 0.8 else None
+            on = (
+                dice.choice(("event", "recorded", "recorded"))
+                if kind == "cut_power" and dice.random() < 0.8
+                else None
+            )
             self._catch(self._when(), kind, on=on, pick=dice.random(), down=down, fuse=dice.randrange(1, 60))
         for _ in range(dice.choice((0, 0, 0, 1, 2))):
             self._catch(self._when(), "stall", pick=dice.random(), span=dice.randrange(1, 60) * SECOND)

@@ -6,7 +6,8 @@ import asyncio
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -25,7 +26,8 @@ from tidings.service.tokens import TokenDesk
 from tidings.service.webhooks import Dice, WebhookDesk
 from tidings.store import Store
 from tidings.store.sqlite import SqliteStore, open_store
-from tidings.store.sqlite.writer import GROUP_MAX, GroupCommit, Rank, Unit
+from tidings.store.sqlite.turns import PRESENT_SECONDS, Turns
+from tidings.store.sqlite.writer import GROUP_MAX, PROMISED, GroupCommit, Rank, Unit
 from tidings.targets import Rules
 from tidings.upkeep import Upkeep
 
@@ -65,6 +67,30 @@ class Awaited(Unit):
     """A unit that a task waits for."""
 
     future: asyncio.Future[Any]
+
+
+class SimulatedTurns:
+    """Who knows of whom: processes of a world write one at a time, but see each other as real ones do."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._others_until: Micros = 0
+        last = process.world.wrote_last
+        if last is not None and last.ended:
+            process.world.wrote_last = None
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        world = self._process.world
+        if world.wrote_last not in (None, self._process):
+            self._others_until = world.universe.now + int(PRESENT_SECONDS * SECOND)
+        world.wrote_last = self._process
+        alone = world.universe.now >= self._others_until
+        world.observer.seen["beside_others"] += not alone
+        yield alone
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 class SteppedWriter:
@@ -136,15 +162,15 @@ class SteppedWriter:
         process.world.disk.opener = process
         self.groups.commit(group, more=self._take_more)
         self._after(self._settle, [unit for unit in group if unit.then is None])
-        self._in_a_while(self._flush, [unit for unit in group if unit.then is not None])
+        self._in_a_while(self._flush, [unit for unit in group if unit.then is not None], odds=0.4)
 
     def _take(self, most: int) -> list[Awaited]:
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting), GROUP_MAX))]
 
-    def _take_more(self, writes: bool) -> list[Awaited]:
+    def _take_more(self, promised: bool) -> list[Awaited]:
         more: list[Awaited] = []
         while self._waiting and len(more) < GROUP_MAX - 1:
-            if self._waiting[0].rank is Rank.WRITE and not writes:
+            if self._waiting[0].rank in PROMISED and not promised:
                 break
             more.append(self._waiting.popleft())
         return more
@@ -190,10 +216,10 @@ class SteppedWriter:
         if not self._process.loop.dead:
             self._start()
 
-    def _in_a_while(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _in_a_while(self, call: Callable[..., None], *arguments: Any, odds: float = 0.1) -> None:
         """Now and then much later: the disk is slow, or the process is not given its turn."""
         world = self._process.world
-        if world.dice.random() < 0.1:
+        if world.dice.random() < odds:
             world.universe.after(world.dice.randrange(SECOND), call, *arguments)
         else:
             self._after(call, *arguments)
@@ -312,6 +338,8 @@ class Process:
             task.add_done_callback(self._returned)
 
     def _drive(self, groups: GroupCommit) -> SteppedWriter:
+        groups._turns.close()
+        groups._turns = cast(Turns, SimulatedTurns(self))
         self.writer = SteppedWriter(groups, self)
         return self.writer
 

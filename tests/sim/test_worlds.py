@@ -36,6 +36,7 @@ BEHAVIOURS = {
         "power_cut",
         "lost_flush",
         "lost_record",
+        "beside_others",
     ),
     *("stale_fence", "lease_ran_out", "left_unread"),
     *("clock_forward", "clock_back", "disk busy", "disk io_error", "disk full"),

@@ -77,6 +77,8 @@ class World:
         self.network = Network(self.universe, receivers, day=lambda: EPOCH + self.universe.now)
         made.watch = self.observer.committed
         self.processes: list[Process | None] = [None] * plan.processes
+        # Who wished to write last, as all of them know.
+        self.wrote_last: Process | None = None
         self._gids = 10_000
         self._texts: dict[str, str] = {}
         self._grants: dict[str, str] = {}

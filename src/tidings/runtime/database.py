@@ -79,14 +79,15 @@ def _database_path(settings: Settings) -> Path:
     return settings.database.path
 
 
-def open_with(settings: Settings, sealer: Sealer, *, migrate: bool) -> SqliteStore:
-    """The store of the settings, opened with this key."""
+def open_with(settings: Settings, sealer: Sealer, *, migrate: bool, serve: bool = False) -> SqliteStore:
+    """The store of the settings, opened with this key; `serve` says that events will be accepted or delivered."""
     return open_sqlite(
         str(_database_path(settings)),
         migrate=migrate,
         generation=secrets.token_hex(16),
         key_id=sealer.key_id,
         sandbox=settings.sandbox,
+        serve=serve,
     )
 
 

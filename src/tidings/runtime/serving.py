@@ -69,7 +69,7 @@ def configure_log(settings: Settings, **fields: object) -> None:
 
 async def _make_ready(settings: Settings, address: tuple[Any, ...], sealer: Sealer) -> Serving:
     """Make or migrate the database and its first tokens, and close it: workers open it for themselves."""
-    store = open_with(settings, sealer, migrate=True)
+    store = open_with(settings, sealer, migrate=True, serve=True)
     try:
         tokens = token_desk(store, now=now, dice=DICE)
         return await prepare(settings, address, store=store, tokens=tokens, sealer=sealer)
@@ -83,7 +83,7 @@ async def opened(
 ) -> AsyncIterator[Service]:
     """The service on the settings' database and this machine's network, closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
-        store = open_with(settings, sealer, migrate=migrate)
+        store = open_with(settings, sealer, migrate=migrate, serve=True)
         stack.push_async_callback(store.close)
         sending = _sender_settings(settings)
         resolver = CachingResolver(AresLookup(), lookups_max=sending.lookup_limit)

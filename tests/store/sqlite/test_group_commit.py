@@ -12,7 +12,7 @@ import pytest
 from tidings.errors import BadRequest, StoreUnavailable
 from tidings.model import Action, EventDraft, Publication, Published, ResourceDraft
 from tidings.store.sqlite import MEMORY, SqliteStore, open_store, schema, wal, writer
-from tidings.store.sqlite.writer import Rank
+from tidings.store.sqlite.writer import Rank, Unit
 
 NOW = 1_800_000_000_000_000
 
@@ -220,24 +220,24 @@ async def test_what_is_flushed_when(
         modes.append(flushing)
 
     full, normal = 2, 1
-    await store._write(mode, Rank.CLAIM)
-    await store._write(mode, Rank.RECORD)
-    await store._write(mode, Rank.WRITE)
-    await store._write(mode, Rank.CLAIM)
-    assert modes == [normal, full if beside else normal, full, normal]
+    steady = full if beside else normal
+    for rank in (Rank.CLAIM, Rank.STEADY, Rank.RECORD, Rank.WRITE, Rank.CLAIM):
+        await store._write(mode, rank)
+    assert modes == [normal, steady, full, full, normal]
     assert flushed == (0 if beside else 1)
-    modes.clear()
-    await in_one_group(store, unit(store, mode, Rank.CLAIM), unit(store, mode, Rank.WRITE))
-    await in_one_group(store, unit(store, mode, Rank.RECORD), unit(store, mode, Rank.WRITE))
-    assert modes == [full] * 4
-    assert flushed == (0 if beside else 1)
-    await in_one_group(store, unit(store, mode, Rank.RECORD), unit(store, mode, Rank.CLAIM))
-    assert modes[4:] == [full if beside else normal] * 2
+    for other, expected in (
+        (Rank.RECORD, full),
+        (Rank.WRITE, full),
+        (Rank.CLAIM, steady),
+    ):
+        modes.clear()
+        await in_one_group(store, unit(store, mode, Rank.STEADY), unit(store, mode, other))
+        assert modes == [expected] * 2
     await store.check()
     assert flushed == (0 if beside else 2)
 
 
-async def test_a_record_is_told_before_it_is_flushed_and_nothing_begins_before_that(
+async def test_what_went_steadily_is_told_before_it_is_flushed_and_nothing_begins_before_that(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushing, go = threading.Event(), threading.Event()
@@ -247,8 +247,8 @@ async def test_a_record_is_told_before_it_is_flushed_and_nothing_begins_before_t
         assert go.wait(30)
 
     monkeypatch.setattr(wal, "fdatasync", fdatasync)
-    assert await store._write(note("note record"), Rank.RECORD) == 1
-    await asyncio.to_thread(flushing.wait, 30)
+    assert await store._write(note("note record"), Rank.STEADY) == 1
+    assert await asyncio.to_thread(flushing.wait, 30)
     write = asyncio.create_task(store._write(note("note write")))
     while not store.waiting:
         await asyncio.sleep(0)
@@ -257,8 +257,11 @@ async def test_a_record_is_told_before_it_is_flushed_and_nothing_begins_before_t
     assert await write == 1
 
 
-async def test_a_publish_waits_for_records_that_are_flushed_after_they_are_told(store: SqliteStore) -> None:
-    """It would be told as soon as they are. Records and claims behind it wait too; they are of the next group."""
+@pytest.mark.parametrize("promised", [Rank.WRITE, Rank.RECORD])
+async def test_what_is_promised_waits_for_what_is_flushed_after_it_is_told(
+    store: SqliteStore, promised: Rank
+) -> None:
+    """It would be told as soon as that is. Whatever is behind it waits too, for the next group."""
     order: list[str] = []
 
     def noting(name: str) -> Callable[[sqlite3.Connection], object]:
@@ -268,20 +271,91 @@ async def test_a_publish_waits_for_records_that_are_flushed_after_they_are_told(
 
         return run
 
-    async with Held(store, Rank.RECORD):
+    async with Held(store, Rank.STEADY):
         asked = [
             asyncio.create_task(store._write(noting(name), rank))
             for name, rank in (
                 ("claim", Rank.CLAIM),
-                ("early record", Rank.RECORD),
-                ("publish", Rank.WRITE),
-                ("late record", Rank.RECORD),
+                ("early", Rank.STEADY),
+                ("promised", promised),
+                ("late", Rank.CLAIM),
             )
         ]
         while store.waiting < len(asked):
             await asyncio.sleep(0)
     await asyncio.gather(*asked)
-    assert order == ["early record 1", "claim 1", "late record 2", "publish 2"]
+    assert order == ["early 1", "claim 1", "promised 2", "late 2"]
+
+
+async def test_what_waits_for_the_next_group_is_written_before_the_store_is_closed(
+    store: SqliteStore, path: Path
+) -> None:
+    async with Held(store, Rank.STEADY):
+        asked = asyncio.create_task(store._write(note("note write")))
+        while not store.waiting:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+    await closing
+    assert await asked == 1
+    assert noted(path) == {"note write"}
+
+
+async def test_a_commit_that_could_not_be_flushed_ends_the_writer(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite takes it back; what was to be flushed with it is lost, and so would be what is written behind that."""
+    groups = store._writer._groups  # type: ignore[attr-defined]
+
+    class Failing:
+        def __getattr__(self, name: str) -> object:
+            return getattr(connection, name)
+
+        def execute(self, sql: str) -> object:
+            if sql == "COMMIT":
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                raise error
+            return connection.execute(sql)
+
+    connection = groups.connection
+    await store.check()
+    groups.connection = Failing()
+    with pytest.raises(sqlite3.OperationalError):
+        groups.commit([Unit(note("note"))])
+    groups.connection = connection
+    connection.execute("ROLLBACK")
+
+
+async def test_a_log_that_cannot_be_opened_is_flushed_within_commits(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no descriptors are left."""
+    modes: list[int] = []
+
+    def mode(connection: sqlite3.Connection) -> None:
+        modes.extend(connection.execute("PRAGMA synchronous").fetchone())
+
+    log = store._writer._groups._wal  # type: ignore[attr-defined]
+    path = log._path
+    log.close()
+    log._path = path.with_name("nowhere")
+    await store._write(mode, Rank.STEADY)
+    log._path = path
+    await store._write(mode, Rank.STEADY)
+    assert modes == [2, 1]
+
+
+async def test_a_database_behind_a_symbolic_link_is_flushed_where_it_is(tmp_path: Path) -> None:
+    """And what processes share lies beside it: who opens it by the other name sees who writes."""
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real / "tidings.db")
+    store = open_store(str(link), migrate=True, generation="g", key_id="k")
+    assert await store._write(note("note record"), Rank.STEADY) == 1
+    await store.check()
+    assert {each.name for each in tmp_path.iterdir()} == {"real", "link"}
+    assert (real / "tidings.db-turns").exists()
+    await store.close()
 
 
 async def test_what_comes_while_a_group_runs_is_committed_with_it(store: SqliteStore, path: Path) -> None:
@@ -393,7 +467,7 @@ async def test_a_file_locked_by_another_is_unavailable_and_then_works_again(
     other.execute("BEGIN IMMEDIATE")
     writes = [store._write(note(f"note {rank}"), rank) for rank in Rank]
     results = await asyncio.gather(*writes, return_exceptions=True)
-    assert [type(result) for result in results] == [StoreUnavailable] * 3
+    assert [type(result) for result in results] == [StoreUnavailable] * len(Rank)
     with pytest.raises(StoreUnavailable, match="locked"):
         await publish(store, "1")
     with pytest.raises(StoreUnavailable):

@@ -85,7 +85,8 @@ HOT = [
     ("quiet", claiming.QUIET, ["SEARCH cursors USING INDEX cursors_quiet (heartbeat_at<?)"]),
     ("lease", claiming.LEASE, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),
     ("free unread", claiming.FREE_UNREAD, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),
-    ("unmarked", marking.UNMARKED, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)", "SEARCH events"]),
+    ("unmarked", marking.UNMARKED, ["SEARCH events"]),
+    ("a step of new events", marking.STEP, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
     ("scopes of a stretch", marking.SCOPES, ["SEARCH s USING PRIMARY KEY (stretch=? AND scope>?)"]),
     (
         "mark scopes",

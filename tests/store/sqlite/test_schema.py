@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,13 +123,26 @@ async def test_what_was_left_in_the_log_is_copied_into_the_database_at_the_next_
     for suffix in ("", "-wal"):
         shutil.copyfile(f"{path}{suffix}", f"{left}{suffix}")
     await store.close()
-    store = opened(left, migrate=False)
+    store = open_store(str(left), migrate=False, generation="g", key_id="k", serve=True)
     shutil.copyfile(left, alone)
     await store.close()
     assert ask(alone, "SELECT value FROM meta WHERE name = 'note'") == 7
 
 
 # -- refused ---------------------------------------------------------------------------------------
+
+
+def test_a_file_without_a_write_ahead_log_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network file system: here SQLite locks with files, and shares no memory with other processes."""
+    connect = sqlite3.connect
+
+    def with_lock_files(name: str, **more: Any) -> sqlite3.Connection:
+        made: sqlite3.Connection = connect(f"file:{name}?vfs=unix-dotfile", uri=True, **more)
+        return made
+
+    monkeypatch.setattr(sqlite3, "connect", with_lock_files)
+    with pytest.raises(StoreUnfit, match="local disk"):
+        opened(path)
 
 
 def test_a_file_nobody_migrated_is_refused(path: Path) -> None:

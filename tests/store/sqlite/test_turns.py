@@ -75,22 +75,39 @@ async def test_a_process_that_stands_still_with_the_turn_holds_nobody_up_for_eve
     ours.close()
 
 
-@pytest.mark.parametrize("last", [0, 1 << 22, 1 << 62], ids=["nobody", "a process that is gone", "nonsense"])
-def test_who_opens_a_file_that_only_the_dead_wrote_is_alone(path: Path, last: int) -> None:
-    """As after each restart: no process has a number that large (proc(5), pid_max)."""
+HERE = turns._namespace() << 32
+ELSEWHERE = (turns._namespace() + 1) << 32
+
+
+@pytest.mark.parametrize(
+    ("last", "alone"),
+    [
+        pytest.param(0, True, id="nobody"),
+        # No process has a number that large (proc(5), pid_max).
+        pytest.param(HERE | 1 << 22, True, id="one that is gone"),
+        pytest.param(HERE | os.getppid(), False, id="one that is there"),
+        pytest.param(ELSEWHERE | 1 << 22, False, id="one in another container"),
+        pytest.param(ELSEWHERE | os.getpid(), False, id="one of the same number in another container"),
+    ],
+)
+def test_who_opens_a_file_that_another_wrote_is_alone_if_that_is_gone(
+    path: Path, last: int, alone: bool
+) -> None:
     path.with_name(f"{path.name}-turns").write_bytes(last.to_bytes(8, sys.byteorder))
     ours = turns.Turns(path)
-    with ours.turn() as alone:
-        assert alone
+    with ours.turn() as told:
+        assert told is alone
     ours.close()
 
 
-def test_who_opens_a_file_that_another_wrote_is_not(path: Path) -> None:
-    path.with_name(f"{path.name}-turns").write_bytes(os.getppid().to_bytes(8, sys.byteorder))
+def test_who_cannot_have_turns_is_not_surely_alone(path: Path) -> None:
+    path.with_name(f"{path.name}-turns").mkdir()
     ours = turns.Turns(path)
-    with ours.turn() as alone:
-        assert not alone
+    with ours.turn() as told:
+        assert not told
     ours.close()
+    with turns.Turns(None).turn() as told:
+        assert told
 
 
 @contextmanager

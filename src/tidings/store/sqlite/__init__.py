@@ -15,6 +15,7 @@ transactions themselves are plain functions over a connection, filed by noun:
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -76,7 +77,8 @@ class SqliteStore:
         """`connection` is the one to write on: open, migrated, from now on the writer's. `drive` runs the commits."""
         self._path = path
         self._places = Places()
-        file = None if path == MEMORY else Path(path)
+        # SQLite's log lies beside the file itself, not beside a symbolic link to it; so does what processes share.
+        file = None if path == MEMORY else Path(path).resolve()
         self._holders = Holders(file)
         # Leases (webhook and fence) that were committed and then could not be read.
         self._unread: list[tuple[int, int]] = []
@@ -272,7 +274,8 @@ class SqliteStore:
         return claimed
 
     async def record(self, records: Sequence[Record]) -> Recorded:
-        return await self._write(lambda connection: recording.record(connection, records), Rank.RECORD)
+        rank = Rank.STEADY if all(entry.steady for entry in records) else Rank.RECORD
+        return await self._write(lambda connection: recording.record(connection, records), rank)
 
     async def next_due_at(self) -> Micros | None:
         return await self._read(waiting.next_due_at)
@@ -328,13 +331,20 @@ class SqliteStore:
 
 
 def open_store(
-    path: str, *, migrate: bool, generation: str, key_id: str, sandbox: bool = False, drive: Drive = Writer
+    path: str,
+    *,
+    migrate: bool,
+    generation: str,
+    key_id: str,
+    sandbox: bool = False,
+    serve: bool = False,
+    drive: Drive = Writer,
 ) -> SqliteStore:
     """Open (and, if asked, create or migrate) the store in a file, or in memory under the path `:memory:`.
 
     `generation` names the log if it is made now, or begins anew from a backup. `key_id` is the sealing key's: a
-    database keeps the first it sees and is not opened with another. `drive` says who runs the commits: a thread, or a
-    simulation.
+    database keeps the first it sees and is not opened with another. `serve`: what an earlier process left in the log is
+    first written once more. `drive` says who runs the commits: a thread, or a simulation.
 
     Raises:
         StoreUnfit: not a database for this version, this key, or this mode.
@@ -342,11 +352,24 @@ def open_store(
     """
     connection = schema.connect(path)
     try:
+        if serve:
+            _write_log_again(connection)
         _prepare(connection, migrate=migrate, generation=generation, key_id=key_id, sandbox=sandbox)
     except BaseException:
         connection.close()
         raise
     return SqliteStore(path, connection, drive=drive)
+
+
+def _write_log_again(connection: sqlite3.Connection) -> None:
+    """Copy the log into the database, as far as readers let it.
+
+    An earlier process may have left a log that the disk has not kept, though the operating system shows it still; what
+    is acknowledged behind it would be lost with it.
+    """
+    # Where there is no room for it, nothing can be acknowledged before there is, and then the log is copied too.
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _prepare(
@@ -356,9 +379,6 @@ def _prepare(
         schema.migrate(connection, generation=generation, sandbox=sandbox)
     schema.check_current(connection)
     try:
-        # An earlier process may have left a log that the disk has not kept, though the operating system still shows it.
-        # Copied into the database, it is written once more.
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         backup.begin_anew(connection, generation)
         if sandbox and not read_meta(connection, "sandbox"):
             raise StoreUnfit("this database was not made in sandbox mode; sandbox mode does not touch it")

@@ -14,18 +14,19 @@ from tidings.limits import MARK_MAX
 from tidings.store.sqlite.rows import write_meta
 from tidings.store.sqlite.stretches import STRETCH_BITS
 
-# So many new events are much: to look for scopes in vain takes a tenth of the time that reading these does.
+# From so many new positions on, scopes are looked up first: to do so in vain takes a tenth of the time that reading the
+# events does.
 _MUCH: Final = 256
 # Scopes that a stretch is looked through for.
 _SCOPES_MAX: Final = 32
 
-# How far the marker has come, and how far it is to go now: nowhere if there is nothing new; and the log's end.
-UNMARKED: Final = """
-    SELECT value, (
-        SELECT max(position) FROM (
-            SELECT e.position FROM events e WHERE e.position > meta.value ORDER BY e.position LIMIT :most
-        )
-    ), (SELECT max(position) FROM events) FROM meta WHERE name = 'marked'
+# How far the marker has come, and the log's end.
+UNMARKED: Final = "SELECT value, (SELECT max(position) FROM events) FROM meta WHERE name = 'marked'"
+# The last of so many new events, where there are more.
+STEP: Final = """
+    SELECT max(position) FROM (
+        SELECT e.position FROM events e WHERE e.position > :after ORDER BY e.position LIMIT :most
+    )
 """
 
 MARK: Final = """
@@ -65,16 +66,23 @@ MARK_SCOPES: Final = """
 
 def mark(connection: sqlite3.Connection) -> bool:
     """Raise the heads for what is new, one bounded step of it; gives whether there is more."""
-    after, upto, end = connection.execute(UNMARKED, {"most": MARK_MAX}).fetchone()
-    if upto is None:
+    after, end = connection.execute(UNMARKED).fetchone()
+    if end is None or end <= after:
         return False
-    far = _mark_scopes(connection, after, end) if end - after >= _MUCH else None
-    if far is None:
-        connection.execute(MARK, {"after": after, "upto": upto})
-    else:
-        upto = far
+    upto = _mark_scopes(connection, after, end) if end - after >= _MUCH else None
+    if upto is None:
+        upto = _mark_events(connection, after, end)
     write_meta(connection, "marked", upto)
     return bool(upto < end)
+
+
+def _mark_events(connection: sqlite3.Connection, after: int, end: int) -> int:
+    """Mark so many events; gives the position of the last."""
+    upto = end
+    if end - after > MARK_MAX:
+        (upto,) = connection.execute(STEP, {"after": after, "most": MARK_MAX}).fetchone()
+    connection.execute(MARK, {"after": after, "upto": upto})
+    return upto
 
 
 def _mark_scopes(connection: sqlite3.Connection, after: int, end: int) -> int | None:

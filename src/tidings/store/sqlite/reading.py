@@ -47,8 +47,8 @@ CLAIMED: Final = f"""
 
 
 def _small(columns: str) -> str:
-    """Events of a page, if they are so many bytes at most: nearly always they are, and finding where they are not costs
-    as much again."""
+    """Events of a page, if they are so many bytes at most. Nearly always they are, and to find where those bytes end
+    would cost as much again."""
     return f"""
         WITH next AS MATERIALIZED (
             {visible(scope=":scope", after=":after", upto=":upto")} LIMIT :most

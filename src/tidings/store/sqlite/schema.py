@@ -87,12 +87,14 @@ def _turn_on_wal(connection: sqlite3.Connection) -> None:
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(BUSY_PAUSE_SECONDS)
+    if mode not in ("wal", "memory"):
+        raise StoreUnfit("SQLite cannot keep a write-ahead log there; put the database on a local disk")
 
 
 def migrations() -> list[tuple[int, str]]:

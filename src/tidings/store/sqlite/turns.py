@@ -40,7 +40,10 @@ PRESENT_SECONDS: Final = 3.0
 
 _NEXT: Final = 0
 _TURN: Final = 1
-_BYTES: Final = 8
+# A process is named by its number and by what that number is of: in two containers it may be the same.
+_NAMESPACE_BITS: Final = 32
+_PID_BITS: Final = 32
+_BYTES: Final = (_NAMESPACE_BITS + _PID_BITS) // 8
 
 
 class Turns:
@@ -48,8 +51,10 @@ class Turns:
 
     def __init__(self, path: Path | None) -> None:
         self._file: int | None = None
-        # Who wished to write last: its process id, in memory that all share.
+        # Who wished to write last, in memory that all share; and what stands there for us.
         self._last = memoryview(bytearray(_BYTES)).cast("Q")
+        self._ours = _namespace() << _PID_BITS | os.getpid()
+        self._shared = path is not None
         self._others_until = 0.0
         self._bell: _Bell | None = None
         # Where the file cannot be made, writing fails for reasons of its own, or goes on without turns.
@@ -65,7 +70,7 @@ class Turns:
             if os.fstat(file).st_size < _BYTES:
                 os.pwrite(file, bytes(_BYTES), 0)
             self._last = memoryview(mmap.mmap(file, _BYTES)).cast("Q")
-            if not _lives(self._last[0]):
+            if not _may_live(self._last[0]):
                 self._last[0] = 0
         except BaseException:
             os.close(file)
@@ -76,8 +81,11 @@ class Turns:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[bool]:
-        """Wait for the turn, if other processes write; it is over at the end. Gives whether this one is alone."""
-        if self._file is None or not self._beside_others():
+        """Wait for the turn, if others write; it is over at the end. Gives whether this process is surely alone."""
+        if self._file is None:
+            yield not self._shared
+            return
+        if not self._beside_others():
             yield True
             return
         deadline = time.monotonic() + WAIT_SECONDS_MAX
@@ -92,10 +100,10 @@ class Turns:
                 self._bell.ring()
 
     def _beside_others(self) -> bool:
-        now, ours = time.monotonic(), os.getpid()
-        if self._last[0] not in (0, ours):
+        now = time.monotonic()
+        if self._last[0] not in (0, self._ours):
             self._others_until = now + PRESENT_SECONDS
-        self._last[0] = ours
+        self._last[0] = self._ours
         return now < self._others_until
 
     def close(self) -> None:
@@ -139,8 +147,19 @@ class _Bell:
                 os.read(self._pipe, select.PIPE_BUF)
 
 
-def _lives(process: int) -> bool:
-    """Whether there is such a process. One in another namespace is not found here, and shows itself when it writes."""
+def _namespace() -> int:
+    """What the process numbers that we see are of (Linux, pid_namespaces(7)); 0 where there is but one."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino % (1 << _NAMESPACE_BITS)
+    except OSError:
+        return 0
+
+
+def _may_live(name: int) -> bool:
+    """Whether there may be a process of this name; of one in another namespace nobody here can tell."""
+    namespace, process = divmod(name, 1 << _PID_BITS)
+    if namespace != _namespace():
+        return name != 0
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -13,13 +13,15 @@ waits is told after depends on the rank:
 
 - Claims may be lost in a power cut without harm: the lease is lost, the batch is sent again. A group of claims alone is
   not flushed; the next flush of anything else covers it too.
-- Records may be lost if little is sent again for it. Where there is nothing but records and claims, they are told when
-  they are committed, and flushed right after, before anything else is begun: the next batch is on its way while the
-  disk works. So a power cut takes back one record of a webhook at most.
+- What went steadily, deliveries that went well to webhooks that were well before, may be lost too: the batch is sent
+  again. Where there is nothing else in a group but claims, it is told when it is committed, and flushed right after,
+  before anything else is begun: the next batch is on its way while the disk works. Whoever sends that batch waits to
+  be told, so a power cut takes back one such record of a webhook at most. Beside other processes, which might build on
+  what we could not flush, it is flushed within the commit.
 - Everything else was promised to somebody. It is flushed within the commit, and nobody sees it before.
 
-If the flush right after fails, the log and the disk may differ, and nothing that is written behind it is safe. The
-thread dies of it, and the process with its thread. Whoever opens the file next looks at every checksum.
+If a flush fails, the log and the disk may differ, and nothing that is written behind it is safe. The thread dies of it,
+and the process with its thread. Whoever opens the file next, if nobody has it open, looks at every checksum.
 """
 
 import asyncio
@@ -47,11 +49,17 @@ WAITING_MAX: Final = 10_000
 
 
 class Rank(IntEnum):
-    """The order of units within a commit, and what is waited for: the disk, for a WRITE; the commit, for the others."""
+    """The order of units within a commit, and what whoever waits is told after at the earliest: the flush, for a RECORD
+    or a WRITE; the commit, for what went STEADY or a CLAIM."""
 
     RECORD = 0
-    WRITE = 1
-    CLAIM = 2
+    STEADY = 1
+    WRITE = 2
+    CLAIM = 3
+
+
+# What is flushed within its commit.
+PROMISED: Final = frozenset({Rank.RECORD, Rank.WRITE})
 
 
 class Flush(Enum):
@@ -101,17 +109,23 @@ class GroupCommit:
         self._wal = wal
         # Whether what was committed last is yet to be flushed.
         self._owing = False
+        if wal is not None:
+            wal.open()
         self._reopen = reopen
         self._on_abort = on_abort
         self.connection = connection
-        self._flushing = True
+        # `synchronous = FULL`, which a connection begins with.
+        self._full = True
 
-    def commit(self, group: list[U], *, more: Callable[[bool], list[U]] = lambda writes: []) -> None:
+    def commit(self, group: list[U], *, more: Callable[[bool], list[U]] = lambda promised: []) -> None:
         """Put the units into the order of their ranks, run and commit them; each then has its result or its error.
 
-        `more` gives what came while they ran, writes only if told so: it joins the group, unless that is one of claims
-        alone. Who waits for units is to be told in the order in which the group is left: a record's slot is free before
-        a claim takes it again.
+        `more` gives what came while they ran, of promised ranks only if told so: it joins the group, unless that is one
+        of claims alone. Who waits for units is to be told in the order in which the group is left: a record's slot is
+        free before a claim takes it again.
+
+        Raises:
+            sqlite3.OperationalError: the commit could not be flushed; this process must write no more.
         """
         group.sort(key=_by_rank)
         for unit in group:
@@ -121,8 +135,8 @@ class GroupCommit:
                     unit.ahead()
         try:
             with self._turns.turn() as alone:
-                flush = _when_to_flush(group, alone=alone)
-                self._set_flushing(flush is Flush.WITHIN)
+                flush = self._when_to_flush(group, alone=alone)
+                self._set_full(flush is Flush.WITHIN)
                 self.connection.execute("BEGIN IMMEDIATE")
                 self._run_first(group[0])
                 for unit in group[1:]:
@@ -136,6 +150,9 @@ class GroupCommit:
                 self.connection.execute("COMMIT")
             self._owing = flush is Flush.AFTER
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_FSYNC:
+                # SQLite takes back this commit, but not what was left to be flushed with it.
+                raise
             self._recover()
             self._on_abort()
             failure = StoreUnavailable(f"the database refused: {error}")
@@ -174,10 +191,18 @@ class GroupCommit:
             self._wal.close()
         self._turns.close()
 
-    def _set_flushing(self, wanted: bool) -> None:
-        if wanted is not self._flushing:
+    def _when_to_flush(self, group: Sequence[Unit], *, alone: bool) -> Flush:
+        ranks = {unit.rank for unit in group}
+        if ranks & PROMISED:
+            return Flush.WITHIN
+        if Rank.STEADY not in ranks:
+            return Flush.LATER
+        return Flush.AFTER if alone and (self._wal is None or self._wal.open()) else Flush.WITHIN
+
+    def _set_full(self, wanted: bool) -> None:
+        if wanted is not self._full:
             self.connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
-            self._flushing = wanted
+            self._full = wanted
 
     def _run_first(self, unit: Unit) -> None:
         """Run a unit that nothing stands before: to undo it is to begin anew, and no savepoint is needed."""
@@ -221,21 +246,11 @@ class GroupCommit:
             # If it cannot be opened now, the next group finds it closed, fails, and comes back here.
             with contextlib.suppress(StoreUnavailable):
                 self.connection = self._reopen()
-                self._flushing = True
+                self._full = True
 
 
 def _by_rank(unit: Unit) -> int:
     return unit.rank
-
-
-def _when_to_flush(group: Sequence[Unit], *, alone: bool) -> Flush:
-    ranks = {unit.rank for unit in group}
-    if Rank.WRITE in ranks:
-        return Flush.WITHIN
-    if Rank.RECORD in ranks:
-        # Others must not build on what is not on disk: what we cannot flush, we cannot take back from them.
-        return Flush.AFTER if alone else Flush.WITHIN
-    return Flush.LATER
 
 
 class Writing(Protocol):
@@ -301,7 +316,7 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        return self._units.qsize()
+        return self._units.qsize() + (self._next is not None)
 
     async def run(
         self,
@@ -343,7 +358,7 @@ class Writer:
             return None
         return [first, *self._take_more(True)]
 
-    def _take_more(self, writes: bool) -> list[_Awaited]:
+    def _take_more(self, promised: bool) -> list[_Awaited]:
         """What waits, and may come into one group with one unit that is there already."""
         more: list[_Awaited] = []
         while len(more) < GROUP_MAX - 1 and self._next is None:
@@ -355,7 +370,7 @@ class Writer:
                 # Closing: this group still counts; the sentinel is met again after it.
                 self._units.put(None)
                 break
-            if unit.rank is Rank.WRITE and not writes:
+            if unit.rank in PROMISED and not promised:
                 self._next = unit
             else:
                 more.append(unit)
