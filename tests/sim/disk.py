@@ -69,8 +69,8 @@ class Disk:
         self._dice = dice
         self._number = 0
         self._open: dict[object, list[Connection]] = {}
-        # Commits since the last flush: the size of the log behind each, and what it held.
-        self._unflushed: list[tuple[int, list[Any]]] = []
+        # Commits since the last flush: the size of the log behind each, what it held, and whose it was.
+        self._unflushed: list[tuple[int, list[Any], Connection]] = []
         self._flushed = 0
         self.opener: object = None
         # What goes wrong now, and how often (of 1): None when nothing does.
@@ -78,6 +78,8 @@ class Disk:
         self.odds = 0.0
         self.failures: dict[str, int] = {}
         self.watch: Callable[[list[Any]], None] = lambda entries: None
+        # Told what a connection has left unflushed when it commits again.
+        self.left: Callable[[list[Any]], None] = lambda entries: None
         self.path, self._wal = self._place()
         shutil.copyfile(template(key_id), self.path)
         self.witness = self._look()
@@ -102,10 +104,11 @@ class Disk:
         size = os.stat(self._wal).st_size
         entries = list(connection.noted)
         connection.noted.clear()
+        self.left([each for _, held, whose in self._unflushed if whose is connection for each in held])
         if connection.flushing:
             self.flush()
         else:
-            self._unflushed.append((size, entries))
+            self._unflushed.append((size, entries, connection))
         self.watch(entries)
 
     def flush(self, _: int | None = None) -> None:
@@ -149,7 +152,7 @@ class Disk:
     def cut_power(self) -> list[Any]:
         """Go back to what was flushed, or to a little later; gives what the lost commits held, in order."""
         kept = self._dice.randint(0, len(self._unflushed))
-        lost = [entry for _, entries in self._unflushed[kept:] for entry in entries]
+        lost = [entry for _, entries, _ in self._unflushed[kept:] for entry in entries]
         size = self._unflushed[kept - 1][0] if kept else self._flushed
         old, log = self.path, Path(self._wal).read_bytes()
         # A torn page behind the last whole commit counts for nothing.

@@ -104,6 +104,11 @@ class Observer:
             self._index += 1
             getattr(self, f"_on_{done.method}")(done)
 
+    def left_unflushed(self, entries: Sequence[Done]) -> None:
+        """A process commits again, and has these yet to flush."""
+        if any(done.method == "record" for done in entries):
+            self.fail("durable", "something was begun before a record was flushed")
+
     def power_cut(self, lost: Sequence[Done]) -> None:
         """Only claims may be gone, and of each webhook one record of what went steadily: that batch is sent again."""
         records: Counter[str] = Counter()

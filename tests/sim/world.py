@@ -75,7 +75,7 @@ class World:
         self.observer = Observer(self)
         receivers = [Receiver(name, moods) for name, moods in plan.receivers]
         self.network = Network(self.universe, receivers, day=lambda: EPOCH + self.universe.now)
-        made.watch = self.observer.committed
+        made.watch, made.left = self.observer.committed, self.observer.left_unflushed
         self.processes: list[Process | None] = [None] * plan.processes
         # Who wished to write last, as all of them know.
         self.wrote_last: Process | None = None
