@@ -44,6 +44,8 @@ class Turn:
     version: int
     cursor: Position
     end: Position
+    # What it leased was read, so it may be posted at any moment.
+    read: bool = False
     posted: bool = False
     flying: bool = False
     # A later claim found its lease run out: then, and only then, may two be in flight.

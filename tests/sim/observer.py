@@ -377,6 +377,9 @@ class Observer:
             if claim.cursor != hook.cursor:
                 self.fail("cursor", f"the cursor stands at {claim.cursor}, not at {hook.cursor}", hook)
             self.seen["decided_unread"] += hook.version != turn.version
+            if hook.leased is not turn:
+                self.fail("lease", "read under a lease that another has freed", hook)
+            turn.read = True
             turn.filters, turn.version = hook.filters, hook.version
             turn.cursor, turn.end = hook.cursor, self.end
 
@@ -406,7 +409,8 @@ class Observer:
         self.seen["lease_ran_out"] += 1
         hook.leased = None
         for turn in hook.turns.values():
-            turn.outlived = turn.outlived or turn.flying
+            # What was read may be on its way at any moment.
+            turn.outlived = turn.outlived or turn.flying or (turn.read and not turn.posted)
 
     def _judge_lease(self, hook: Hook, process: Process, *, now: Micros, lease: Micros) -> None:
         before = hook.leased

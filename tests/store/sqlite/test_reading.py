@@ -80,6 +80,16 @@ async def test_what_another_has_leased_meanwhile_is_left_to_it(case: Case, meanw
     assert await case.gids() == [ours.gid]
 
 
+async def test_what_was_taken_for_run_out_meanwhile_is_left_out(case: Case, meanwhile: Meanwhile) -> None:
+    """As by a process whose clock was turned: another may claim it at any moment."""
+    webhook = await case.establish()
+    await case.publish("a")
+    meanwhile(lambda other: other.execute("UPDATE cursors SET lease_until = NULL, holder = NULL"))
+    assert await case.gids() == []
+    meanwhile(lambda other: other.execute("SELECT 1"))
+    assert await case.gids() == [webhook.gid]
+
+
 async def test_what_was_purged_meanwhile_is_left_out(case: Case, meanwhile: Meanwhile) -> None:
     await case.establish()
     await case.publish("a")

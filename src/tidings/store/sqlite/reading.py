@@ -3,7 +3,8 @@
 This follows the commit that leased them, in one snapshot of its own, so that nobody waits meanwhile for SQLite's write
 lock. Between the two, other processes may write. What was leased is still ours by its fence, and then nobody but us
 has moved its cursor (or retention has, and said so); filters, head and page are what they are now, and of one moment.
-What is not ours any more is left out.
+What is not ours any more is left out, be it that another has claimed it, or that its lease was taken for one that has
+run out, by a clock that was turned.
 """
 
 import sqlite3
@@ -43,6 +44,7 @@ CLAIMED: Final = f"""
         ) END
     )) FROM json_each(:leases) AS ours
     JOIN cursors c ON c.webhook = ours.value ->> 0 AND c.fence = ours.value ->> 1 JOIN webhooks w ON w.id = c.webhook
+    WHERE c.lease_until IS NOT NULL
 """
 
 
