@@ -13,7 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
+from tidings.cli import main as tidings
 from tidings.store.sqlite import wal
 
 
@@ -31,10 +33,8 @@ def main(broken: Path) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         flush(file)
 
-    wal.fdatasync = fdatasync  # type: ignore[misc]
-    from tidings.cli import main as tidings
-
-    tidings(prog_name="tidings")
+    with patch.object(wal, "fdatasync", fdatasync):
+        tidings(prog_name="tidings")
 
 
 if __name__ == "__main__":

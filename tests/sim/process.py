@@ -148,12 +148,9 @@ class SteppedWriter:
             self._process.world.universe.after(self._process.world.commit_takes(), self._commit)
 
     def _commit(self) -> None:
+        if not self._is_at_work(self._commit):
+            return
         process = self._process
-        if process.loop.dead:
-            return
-        if process.loop.stalled:
-            process.world.universe.after(SECOND // 2, self._commit)
-            return
         # What waits has come before the commit began, or while it ran.
         group = self._take(process.world.dice.randint(1, len(self._waiting)))
         if process.world.dice.random() < 0.5:
@@ -177,14 +174,9 @@ class SteppedWriter:
 
     def _flush(self, units: list[Awaited]) -> None:
         """Flush what is yet to be flushed, before or after those who wait are told; then read what was leased."""
-        process = self._process
-        if process.loop.dead:
-            return
-        if process.loop.stalled:
-            process.world.universe.after(SECOND // 2, self._flush, units)
-            return
-        self.groups.flush()
-        self._read(units)
+        if self._is_at_work(self._flush, units):
+            self.groups.flush()
+            self._read(units)
 
     def _read(self, units: list[Awaited]) -> None:
         """Read what was leased, each a while after what was done before it: others may write meanwhile."""
@@ -194,12 +186,9 @@ class SteppedWriter:
             self._after(self._end)
 
     def _read_first(self, units: list[Awaited]) -> None:
+        if not self._is_at_work(self._read_first, units):
+            return
         process = self._process
-        if process.loop.dead:
-            return
-        if process.loop.stalled:
-            process.world.universe.after(SECOND // 2, self._read_first, units)
-            return
         first, *others = units
         process.world.disk.opener = process
         self.groups.read(first)
@@ -215,6 +204,13 @@ class SteppedWriter:
         self._busy = False
         if not self._process.loop.dead:
             self._start()
+
+    def _is_at_work(self, call: Callable[..., None], *arguments: Any) -> bool:
+        """Whether the process can do this now. If it stands still, it does it later; if it is no more, never."""
+        loop = self._process.loop
+        if loop.stalled and not loop.dead:
+            self._process.world.universe.after(SECOND // 2, call, *arguments)
+        return not loop.stalled and not loop.dead
 
     def _in_a_while(self, call: Callable[..., None], *arguments: Any, odds: float = 0.1) -> None:
         """Now and then much later: the disk is slow, or the process is not given its turn."""

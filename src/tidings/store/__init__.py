@@ -158,7 +158,8 @@ class Engine(Protocol):
     async def record(self, records: Sequence[Record]) -> Recorded:
         """Write what claims came to, and release them. Written when this returns, and on disk soon after.
 
-        A process that is killed loses nothing of it; a power cut at most the last record of each webhook.
+        A process that is killed loses nothing of it; a power cut at most the last record of each webhook, and only of a
+        delivery that went well.
 
         A record whose fence is stale changes nothing. One that asks for it keeps its lease, unless what lies behind
         the cursor has been decided anew since the claim, or nothing may be delivered any more.

@@ -6,13 +6,14 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tidings.errors import BadRequest, StoreUnavailable
 from tidings.model import Action, EventDraft, Publication, Published, ResourceDraft
 from tidings.store.sqlite import MEMORY, SqliteStore, open_store, schema, wal, writer
-from tidings.store.sqlite.writer import Rank, Unit
+from tidings.store.sqlite.writer import GroupCommit, Rank, Writer
 
 NOW = 1_800_000_000_000_000
 
@@ -83,6 +84,10 @@ async def in_one_group(store: SqliteStore, *work: Callable[[], "asyncio.Future[o
         while store.waiting < len(work):
             await asyncio.sleep(0)
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def groups_of(store: SqliteStore) -> GroupCommit:
+    return cast(Writer, store._writer)._groups
 
 
 def unit(
@@ -213,7 +218,7 @@ async def test_what_is_flushed_when(
 
     monkeypatch.setattr(wal, "fdatasync", fdatasync)
     if beside:
-        store._writer._groups._turns._others_until = math.inf  # type: ignore[attr-defined]
+        groups_of(store)._turns._others_until = math.inf
 
     def mode(connection: sqlite3.Connection) -> None:
         (flushing,) = connection.execute("PRAGMA synchronous").fetchone()
@@ -304,7 +309,6 @@ async def test_a_commit_that_could_not_be_flushed_ends_the_writer(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite takes it back; what was to be flushed with it is lost, and so would be what is written behind that."""
-    groups = store._writer._groups  # type: ignore[attr-defined]
 
     class Failing:
         def __getattr__(self, name: str) -> object:
@@ -317,25 +321,37 @@ async def test_a_commit_that_could_not_be_flushed_ends_the_writer(
                 raise error
             return connection.execute(sql)
 
-    connection = groups.connection
+    died: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(
+        threading,
+        "excepthook",
+        lambda failure: loop.call_soon_threadsafe(died.set_result, failure.exc_value),
+    )
     await store.check()
-    groups.connection = Failing()
-    with pytest.raises(sqlite3.OperationalError):
-        groups.commit([Unit(note("note"))])
-    groups.connection = connection
-    connection.execute("ROLLBACK")
+    groups = groups_of(store)
+    connection = groups.connection
+    groups.connection = cast(sqlite3.Connection, Failing())
+    asked = asyncio.create_task(store.check())
+    assert isinstance(await asyncio.wait_for(died, 30), sqlite3.OperationalError)
+    assert not asked.done()
+    asked.cancel()
+    writing = cast(Writer, store._writer)
+    await asyncio.to_thread(writing._thread.join)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.check()
+    connection.close()
 
 
-async def test_a_log_that_cannot_be_opened_is_flushed_within_commits(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_log_that_cannot_be_opened_is_flushed_within_commits(store: SqliteStore) -> None:
     """As where no descriptors are left."""
     modes: list[int] = []
 
     def mode(connection: sqlite3.Connection) -> None:
         modes.extend(connection.execute("PRAGMA synchronous").fetchone())
 
-    log = store._writer._groups._wal  # type: ignore[attr-defined]
+    log = groups_of(store)._wal
+    assert log is not None
     path = log._path
     log.close()
     log._path = path.with_name("nowhere")
@@ -389,7 +405,7 @@ async def test_what_comes_while_a_group_runs_is_committed_with_it(store: SqliteS
 
 async def test_what_is_prepared_ahead_is_prepared_without_a_transaction(store: SqliteStore) -> None:
     """For a unit that begins its group; and if it cannot be, the unit runs without."""
-    connection = store._writer._groups.connection  # type: ignore[attr-defined]
+    connection = groups_of(store).connection
     open_then: list[bool] = []
 
     def prepare() -> None:

@@ -1,8 +1,8 @@
 """Flushing SQLite's write-ahead log apart from a commit.
 
 With `synchronous = FULL` SQLite flushes the log within each commit, with NORMAL only before it copies the log into the
-database. Between the two lies what is wanted for records: committed, so that whoever waits can go on, and flushed right
-after. In WAL mode it is the log alone that a commit writes, so flushing this one file makes it last
+database. Between the two lies what is wanted for deliveries that went well: committed, so that whoever waits can go on,
+and flushed right after. In WAL mode it is the log alone that a commit writes, so flushing this one file makes it last
 (https://www.sqlite.org/wal.html).
 """
 
