@@ -1,15 +1,19 @@
 """Readers beside the writer: each sees one moment of the database, and none makes the other wait."""
 
 import asyncio
+import contextlib
+import os
+import resource
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.store.building import HIERARCHY, NOON, Case, names_of
 from tidings.store.sqlite import SqliteStore, open_store
+from tidings.store.sqlite.readers import READERS
 
 
 @pytest.fixture
@@ -73,3 +77,28 @@ async def test_what_was_acknowledged_the_next_read_sees(store: SqliteStore) -> N
         webhook = await case.establish(f"http://receiver.example/{number}")
         found = await asyncio.gather(*(store.get_webhook(webhook.gid) for _ in range(4)))
         assert found == [webhook] * 4
+
+
+async def test_it_is_read_by_all_readers_where_no_file_can_be_opened_any_more(store: SqliteStore) -> None:
+    """Other parts of the process may use up the descriptors: what was opened in time goes on."""
+    together = threading.Barrier(READERS)
+
+    def read(connection: sqlite3.Connection) -> tuple[int, int]:
+        together.wait(30)
+        return count(connection)
+
+    with no_descriptors():
+        assert await asyncio.gather(*[store._read(read) for _ in range(READERS)]) == [(0, 0)] * READERS
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -11,15 +11,12 @@ transactions themselves are plain functions over a connection, filed by noun:
     holders        who holds leases               access        tokens
     turns          whose turn it is to write      rows          columns to model and back
     wal            flushing apart from a commit   files         files that appear whole
-    backup         copies, and what begins anew
+    backup         copies, and what begins anew   readers      reading beside the writer
 """
 
-import asyncio
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +55,7 @@ from tidings.store.sqlite import (
 )
 from tidings.store.sqlite.holders import Holders
 from tidings.store.sqlite.places import Places, referenced
+from tidings.store.sqlite.readers import Readers
 from tidings.store.sqlite.rows import read_meta, write_meta
 from tidings.store.sqlite.turns import Turns
 from tidings.store.sqlite.wal import WriteAheadLog
@@ -66,8 +64,6 @@ from tidings.store.sqlite.writer import Drive, GroupCommit, Rank, Writer
 T = TypeVar("T")
 
 MEMORY: Final = ":memory:"
-# Reads are short; two threads keep a slow list from holding up a look-up.
-READERS: Final = 2
 
 
 class SqliteStore:
@@ -75,7 +71,8 @@ class SqliteStore:
 
     def __init__(self, path: str, connection: sqlite3.Connection, *, drive: Drive = Writer) -> None:
         """`connection` is the one to write on: open, migrated, from now on the writer's. `drive` runs the commits."""
-        self._path = path
+        # A database in memory has but one connection.
+        self._readers = None if path == MEMORY else Readers(path)
         self._places = Places()
         # SQLite's log lies beside the file itself, not beside a symbolic link to it; so does what processes share.
         file = None if path == MEMORY else Path(path).resolve()
@@ -91,12 +88,6 @@ class SqliteStore:
                 wal=None if file is None else WriteAheadLog(file),
             )
         )
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tidings-reader")
-        self._local = threading.local()
-        self._closed = False
-        # Every reader's connection, for closing: a thread's own are out of reach from outside.
-        self._reading: list[sqlite3.Connection] = []
-        self._watch = None if path == MEMORY else schema.connect(path, readonly=True)
         self._seen = self._data_version()
 
     # -- running transactions ----------------------------------------------------------------------
@@ -106,33 +97,9 @@ class SqliteStore:
         return written
 
     async def _read(self, unit: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a unit on a reader, in one snapshot. A database in memory has but one connection."""
-        if self._path == MEMORY:
+        if self._readers is None:
             return await self._write(unit)
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._readers, self._read_in_thread, unit)
-        except RuntimeError as error:
-            # Or there is no memory for another thread.
-            why = "the store is closed" if self._closed else f"the store cannot be read: {error}"
-            raise StoreUnavailable(why) from error
-
-    def _read_in_thread(self, unit: Callable[[sqlite3.Connection], T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = schema.connect(self._path, readonly=True)
-            self._reading.append(connection)
-        try:
-            connection.execute("BEGIN")
-            try:
-                return unit(connection)
-            finally:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            self._reading.remove(connection)
-            connection.close()
-            self._local.connection = None
-            raise StoreUnavailable(f"the database refused: {error}") from error
+        return await self._readers.run(unit)
 
     @property
     def waiting(self) -> int:
@@ -142,14 +109,9 @@ class SqliteStore:
         await self._write(lambda connection: write_meta(connection, "checked", 1))
 
     async def close(self) -> None:
-        self._closed = True
         await self._writer.close()
-        await asyncio.to_thread(self._readers.shutdown)
-        for connection in self._reading:
-            connection.close()
-        self._reading.clear()
-        if self._watch is not None:
-            self._watch.close()
+        if self._readers is not None:
+            await self._readers.close()
         self._holders.close()
 
     # -- log and hierarchy -------------------------------------------------------------------------
@@ -288,14 +250,7 @@ class SqliteStore:
         return True
 
     def _data_version(self) -> int:
-        """A number that moves with every commit of another connection: a read of shared memory, no file access."""
-        if self._watch is None:
-            return 0
-        try:
-            (seen,) = self._watch.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the database refused: {error}") from error
-        return int(seen)
+        return 0 if self._readers is None else self._readers.data_version()
 
     async def spread_heartbeats(self, *, now: Micros, overdue_by: Micros, interval: Micros) -> None:
         await self._write(
@@ -355,10 +310,10 @@ def open_store(
         if serve:
             _write_log_again(connection)
         _prepare(connection, migrate=migrate, generation=generation, key_id=key_id, sandbox=sandbox)
+        return SqliteStore(path, connection, drive=drive)
     except BaseException:
         connection.close()
         raise
-    return SqliteStore(path, connection, drive=drive)
 
 
 def _write_log_again(connection: sqlite3.Connection) -> None:
