@@ -8,7 +8,8 @@ A webhook is healthy (`failures == 0`), failing (an unbroken run since `failing_
 `next_attempt_at` says when it is tried again: never later than the moment of its deletion, so that one attempt is
 always made then, and only that attempt can end it. Time in which nobody was trying (our own outage, a clock that
 jumped) does not count towards the deletion: `settle` moves the start of the run forward by as much as the attempt
-was begun late.
+was begun late. Nor does time in which we tried and could not (no descriptor left, a dead egress proxy): after such an
+attempt the run is as long as it was before.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from tidings.model import (
     Event,
     Gone,
     Health,
+    Hindered,
     Keep,
     Micros,
     NoAnswer,
@@ -85,8 +87,8 @@ def judge(reply: Reply, *, now: Micros, policy: Policy) -> Outcome:
             if status == 410:
                 return Gone(content)
             return Refused(content, retry_after(reply.header("retry-after"), now=now))
-        case NoAnswer(text=text):
-            return Refused(text)
+        case NoAnswer(text=text, ours=ours):
+            return Hindered(text) if ours else Refused(text)
         case _:
             assert_never(reply)
 
@@ -164,6 +166,13 @@ def settle(
                 return End(failed, EndReason.EXPIRED)
             wait = max(backoff(health.failures, jitter, policy), min(asked, policy.retry_max))
             return Keep(replace(failed, next_attempt_at=min(now + wait, ends_at)))
+        case Hindered(content):
+            wait = min(backoff(health.failures, jitter, policy), policy.give_up_after)
+            # The next attempt, which may be the last, comes no later than the deletion.
+            run = min(_run_length(health), policy.give_up_after - wait)
+            return Keep(
+                replace(_failed(health, content, since=now - run, now=now), next_attempt_at=now + wait)
+            )
         case _:
             assert_never(outcome)
 
@@ -189,6 +198,13 @@ def _run_start(health: Health, *, started: Micros, now: Micros, policy: Policy) 
         return health.failing_since + late
     # A clock that was set back must not leave the run's start in the future.
     return min(health.failing_since, now)
+
+
+def _run_length(health: Health) -> Micros:
+    """How long the run of failures was at its last attempt."""
+    if health.failing_since is None or health.last_failure_at is None:
+        return 0
+    return max(0, health.last_failure_at - health.failing_since)
 
 
 def backoff(retries: int, jitter: float, policy: Policy) -> Micros:

@@ -392,10 +392,14 @@ class Answer(Struct, frozen=True):
 
 
 class NoAnswer(Struct, frozen=True):
-    """Why there was no answer. `text` is one line for people; it never holds a secret."""
+    """Why there was no answer. `text` is one line for people; it never holds a secret.
+
+    `ours`: for want of something that this service needs for any target, so that it says nothing of this one.
+    """
 
     trouble: Trouble
     text: str
+    ours: bool = False
 
 
 Reply: TypeAlias = Answer | NoAnswer
@@ -430,13 +434,19 @@ class Refused(Struct, frozen=True):
     retry_after: Micros = 0
 
 
+class Hindered(Struct, frozen=True):
+    """This service could not send it, for a reason of its own: nothing was learnt of the target."""
+
+    content: str
+
+
 class Gone(Struct, frozen=True):
     """The target says it will never take anything again (410)."""
 
     content: str
 
 
-Outcome: TypeAlias = Delivered | Refused | Gone
+Outcome: TypeAlias = Delivered | Refused | Hindered | Gone
 
 
 class Keep(Struct, frozen=True):

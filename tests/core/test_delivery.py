@@ -22,6 +22,7 @@ from tidings.model import (
     Event,
     Gone,
     Health,
+    Hindered,
     Keep,
     Micros,
     NoAnswer,
@@ -40,6 +41,7 @@ NOW = 1_800_000_000 * SECOND
 POLICY = Policy()
 HEALTHY = Health(last_success_at=NOW - HOUR, heartbeat_at=NOW + HOUR)
 REFUSED = Refused("500 Internal Server Error")
+HINDERED = Hindered("This service has too many open files")
 
 jitters = st.floats(0, 1, exclude_max=True)
 policies = st.builds(
@@ -119,6 +121,8 @@ def test_410_is_final_whatever_else_it_says() -> None:
 def test_no_answer_is_a_refusal_in_our_own_words(trouble: Trouble) -> None:
     outcome = delivery.judge(NoAnswer(trouble, "connection refused"), now=NOW, policy=POLICY)
     assert outcome == Refused("connection refused")
+    outcome = delivery.judge(NoAnswer(trouble, "no descriptor", ours=True), now=NOW, policy=POLICY)
+    assert outcome == Hindered("no descriptor")
 
 
 def test_a_refusal_carries_the_wait_it_asked_for() -> None:
@@ -397,6 +401,39 @@ def test_an_outage_of_ours_does_not_count() -> None:
     assert delivery.deletion_at(after, POLICY) == NOW + 2 * DAY + HOUR
 
 
+def test_what_hinders_us_begins_a_run_that_has_no_length() -> None:
+    after = kept(settled(HEALTHY, HINDERED, now=NOW + SECOND, jitter=0))
+    assert after == replace(
+        HEALTHY,
+        last_failure_at=NOW + SECOND,
+        last_failure_content=HINDERED.content,
+        failing_since=NOW + SECOND,
+        failures=1,
+        next_attempt_at=NOW + 6 * SECOND,
+    )
+
+
+def test_time_in_which_we_were_hindered_does_not_count() -> None:
+    """The target failed for 20 hours, then we could not try for three days: it has its four hours still."""
+    health = replace(failing(since=NOW - 20 * HOUR, due=NOW + HOUR), last_failure_at=NOW)
+    for hours in range(1, 72):
+        health = kept(settled(health, HINDERED, started=NOW + hours * HOUR))
+        assert delivery.deletion_at(health, POLICY) == NOW + (hours + 4) * HOUR
+        assert health.last_failure_content == HINDERED.content
+
+
+@pytest.mark.parametrize("left", [0, 1, SECOND, HOUR - 1])
+def test_who_was_hindered_at_the_last_attempt_has_another(left: Micros) -> None:
+    """And not at once, or it would be tried without end."""
+    health = replace(failing(failures=40, since=NOW - DAY + left, due=NOW), last_failure_at=NOW - 1)
+    after = kept(settled(health, HINDERED, jitter=0))
+    assert after.next_attempt_at == NOW + HOUR // 2
+    deletion = delivery.deletion_at(after, POLICY)
+    assert deletion == max(after.next_attempt_at, NOW + left + 1)
+    then = settled(after, REFUSED, started=after.next_attempt_at)
+    assert isinstance(then, End) == (after.next_attempt_at == deletion)
+
+
 def test_a_clock_set_back_does_not_leave_the_run_in_the_future() -> None:
     health = failing(since=NOW - HOUR, due=NOW)
     after = kept(settled(health, REFUSED, started=NOW - 10 * DAY))
@@ -448,6 +485,32 @@ def test_a_failed_attempt_keeps_the_promises(
     else:
         assert after.next_attempt_at is not None
         assert now <= after.next_attempt_at <= min(deletion, now + policy.retry_max)
+
+
+@given(
+    failures=st.integers(0, 100),
+    ago=st.integers(0, 10 * DAY),
+    failed=st.integers(-DAY, 10 * DAY),
+    took=st.integers(0, MINUTE),
+    jitter=jitters,
+    policy=policies,
+)
+def test_a_hindered_attempt_ends_nothing(
+    *, failures: int, ago: Micros, failed: Micros, took: Micros, jitter: float, policy: Policy
+) -> None:
+    """Whatever the clocks said before, there is another attempt, ahead and no later than the deletion."""
+    before = HEALTHY
+    if failures:
+        before = replace(failing(failures=failures, since=NOW - ago), last_failure_at=NOW - ago + failed)
+    now = NOW + took
+    after = kept(settled(before, HINDERED, started=NOW, now=now, jitter=jitter, policy=policy))
+    deletion = delivery.deletion_at(after, policy)
+    assert deletion is not None
+    assert after.failing_since is not None
+    assert after.failing_since <= now
+    assert after.next_attempt_at is not None
+    assert now + min(policy.retry_first, policy.retry_max, policy.give_up_after) // 2 <= after.next_attempt_at
+    assert after.next_attempt_at <= min(deletion, now + policy.retry_max)
 
 
 @given(policy=policies, jitter=jitters, outages=st.lists(st.integers(0, 3 * DAY), max_size=4))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.sim.network import Heard
-from tidings.model import Answer, Filter, Micros, Position
+from tidings.model import Answer, Filter, Micros, NoAnswer, Position
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -126,6 +126,11 @@ def succeeded(heard: Heard, *, strict: bool) -> bool:
 
 def gone(heard: Heard) -> bool:
     return isinstance(heard.answer, Answer) and heard.answer.status == 410
+
+
+def hindered(heard: Heard) -> bool:
+    """Whether the sender could not send it."""
+    return isinstance(heard.answer, NoAnswer) and heard.answer.ours
 
 
 class Places:

@@ -283,6 +283,18 @@ MUTANTS: Final = (
         "        return health.failing_since",
     ),
     Mutant(
+        "time in which we are hindered counts towards expiry",
+        DELIVERY,
+        "            return Hindered(text) if ours else Refused(text)",
+        "            return Refused(text)",
+    ),
+    Mutant(
+        "who was hindered is tried at once",
+        DELIVERY,
+        "since=now - run, now=now), next_attempt_at=now + wait",
+        "since=now - run, now=now), next_attempt_at=now",
+    ),
+    Mutant(
         "a webhook expires at its first failure past an age",
         DELIVERY,
         "            ends_at = since + policy.give_up_after",

@@ -15,7 +15,7 @@ from tidings.model import Answer, Delivery, Micros, NoAnswer, Reply, Trouble
 # What a receiver is like for a while. Those that take a delivery without our hearing of it are the treacherous ones.
 MOODS: Final = (
     *("ok", "ok_204", "chatty", "slow", "refuse", "unreachable", "silent", "late", "closes", "gone"),
-    *("retry_soon", "retry_long", "retry_date", "flap", "redirect", "garbage", "accepted"),
+    *("retry_soon", "retry_long", "retry_date", "flap", "redirect", "garbage", "accepted", "hindered"),
 )
 OK: Final = Answer(200, "OK", (), b"")
 _ANSWERS: Final[dict[str, Reply]] = {
@@ -25,6 +25,8 @@ _ANSWERS: Final[dict[str, Reply]] = {
     "closes": NoAnswer(Trouble.CLOSED, "the connection ended"),
     "unreachable": NoAnswer(Trouble.CONNECT, "connection refused"),
     "garbage": NoAnswer(Trouble.PROTOCOL, "not HTTP/1.1"),
+    # Whoever sends to it has no descriptor left.
+    "hindered": NoAnswer(Trouble.CONNECT, "too many open files", ours=True),
     "refuse": Answer(500, "Server Error", (), b"no"),
     "redirect": Answer(307, "Temporary Redirect", (("location", "/"),), b""),
     "accepted": Answer(202, "Accepted", (), b""),

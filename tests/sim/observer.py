@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tests.sim.model import Event, Hook, Places, Turn, described, gone, matches, name_of, succeeded
+from tests.sim.model import Event, Hook, Places, Turn, described, gone, hindered, matches, name_of, succeeded
 from tests.sim.network import Heard
 from tests.sim.universe import SECOND
 from tidings.model import (
@@ -643,7 +643,7 @@ class Observer:
     def _failed(self, hook: Hook, turn: Turn, record: Record, process: Process) -> None:
         heard, verdict = turn.heard, record.verdict
         assert heard is not None
-        self._extend_run(hook, turn)
+        self._extend_run(hook, turn, counted=not hindered(heard))
         hook.failures += 1
         self.seen["retried"] += hook.failures > 1
         if verdict.health.failures != hook.failures:
@@ -659,14 +659,20 @@ class Observer:
         if overdue - 2 * self._world.skew * hook.failures > 0:
             self.fail("expiry", f"failing {overdue / SECOND:.0f} s longer than it may, and not ended", hook)
         self._judge_wait(hook, turn, record)
+        if hindered(heard):
+            self.seen["hindered"] += 1
+            # Its next attempt is no later than its end, which so moves on if it was nearer.
+            hook.run_strict = min(hook.run_strict, self._plan.policy.give_up_after - hook.planned)
         if turn.numbers and hook.version == turn.version:
             hook.pinned = (turn.body, turn.name, turn.version)
         hook.last_end = turn.ended
 
-    def _extend_run(self, hook: Hook, turn: Turn) -> None:
+    def _extend_run(self, hook: Hook, turn: Turn, *, counted: bool) -> None:
         took = turn.ended - turn.started
         if not hook.failures:
             hook.run_since, hook.run_covered, hook.run_strict = turn.ended, 0, 0
+            return
+        if not counted:
             return
         gap = turn.started - hook.last_end
         tolerated = min(LATE, self._plan.policy.give_up_after // 20)
@@ -677,6 +683,8 @@ class Observer:
         return sum(abs(by) for at, by in self.jumped_at if at >= hook.run_since)
 
     def _judge_end(self, hook: Hook, heard: Heard, verdict: End) -> None:
+        if hindered(heard):
+            self.fail("expiry", "ended for what hindered us", hook)
         if verdict.reason is EndReason.GONE:
             if not gone(heard):
                 self.fail("gone", "ended as gone without a 410", hook)

@@ -26,6 +26,8 @@ WORKSPACE: Final = "1"
 FIELDS: Final = ("name", "due_on", "notes")
 OWNERS: Final = ("7", "8")
 # Gids of users name the events: what a receiver got is told apart by them.
+# How often a receiver comes into a mood, where the others come once.
+_WEIGHTS: Final = {"ok": 14, "gone": 0.3, "hindered": 2}
 FIRST_EVENT: Final = 1_000_000
 
 # A short life: minutes in which everything happens that otherwise takes days.
@@ -170,7 +172,7 @@ class _Maker:
         if style < 0.25:
             # Dead for longer than anyone waits.
             bad = dice.choice(
-                ("refuse", "unreachable", "silent", "retry_soon", "retry_long", "late", "garbage")
+                ("refuse", "unreachable", "silent", "retry_soon", "retry_long", "late", "garbage", "hindered")
             )
             start = int(self.span * dice.uniform(0.0, 0.3)) + 5 * SECOND
             moods.append((start, bad))
@@ -180,7 +182,7 @@ class _Maker:
             at = 5 * SECOND
             while at < self.span:
                 at += int(self.span * dice.uniform(0.02, 0.4))
-                weights = [14 if mood == "ok" else 0.3 if mood == "gone" else 1 for mood in MOODS]
+                weights = [_WEIGHTS.get(mood, 1) for mood in MOODS]
                 moods.append((at, dice.choices(MOODS, weights)[0]))
         return f"host{number}.example", tuple(moods)
 

@@ -21,7 +21,17 @@ SEEDS = range(300)
 
 # What must have been seen in some of them, or the worlds are too tame to show anything.
 BEHAVIOURS = {
-    *("delivered", "heartbeat", "retried", "recovered", "expired", "gone", "same_bytes", "took_unseen"),
+    *(
+        "delivered",
+        "heartbeat",
+        "retried",
+        "recovered",
+        "expired",
+        "gone",
+        "same_bytes",
+        "took_unseen",
+        "hindered",
+    ),
     *("retry_after", "dropped_turn", "went_on", "removed", "removed_in_flight", "stopped", "resumed"),
     *("filters_replaced", "filters_in_flight", "moved", "resource_deleted", "diamond"),
     *("idempotent_repeat", "repeated_id", "trimmed", "lost_events", "handshake_refused", "unavailable"),

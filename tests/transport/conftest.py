@@ -117,10 +117,11 @@ def answer(reply: Reply) -> Answer:
     return reply
 
 
-def trouble(reply: Reply, expected: Trouble, *words: str) -> NoAnswer:
-    """The reply is this trouble, and its text holds these words."""
+def trouble(reply: Reply, expected: Trouble, *words: str, ours: bool = False) -> NoAnswer:
+    """The reply is this trouble, whoever's fault, and its text holds these words."""
     assert isinstance(reply, NoAnswer), reply
     assert reply.trouble is expected, reply
+    assert reply.ours is ours, reply
     for word in words:
         assert word in reply.text, reply
     assert reply.text.isprintable()

@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -247,6 +249,19 @@ async def test_name_servers_that_never_answer(names: NameServer) -> None:
     with pytest.raises(Unresolved, match="the name servers did not answer"):
         await lookup.resolve("silent.test")
     await lookup.close()
+
+
+async def test_name_servers_that_cannot_be_reached_say_nothing_of_a_name() -> None:
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        host, port = nobody.getsockname()
+    lookup = AresLookup([f"{host}:{port}"], try_seconds=0.1, tries=1)
+    caching = CachingResolver(lookup)
+    for _ in range(2):
+        with pytest.raises(Unresolved, match="no name server could be reached") as caught:
+            await caching.resolve("any.test")
+        assert caught.value.ours
+    await caching.close()
 
 
 async def test_localhost_means_loopback_and_is_never_asked_for(

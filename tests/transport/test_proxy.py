@@ -1,6 +1,8 @@
 """The egress proxy: it is asked for judged addresses and nothing else."""
 
 import asyncio
+import contextlib
+import socket
 
 import pytest
 import trustme
@@ -53,20 +55,28 @@ async def test_the_guard_stands_before_the_proxy(
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "expected"),
+    ("words", "kind", "expected", "ours"),
     [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", Trouble.CONNECT, "407 Proxy Authentication"),
-        (b"HTTP/1.1 502 Bad\x1b[2J\r\nA: b\r\n\r\n", Trouble.CONNECT, "refused the connection: 502"),
-        (b"nonsense\r\n\r\n", Trouble.CONNECT, "The egress proxy"),
-        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Trouble.PROTOCOL, "nobody asked for"),
-        (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, Trouble.CONNECT, "The egress proxy"),
-        (b"HTTP/1.1 200 OK\r\n", Trouble.TIMEOUT, "The egress proxy did not open a tunnel within 150 ms"),
-        (b"", Trouble.TIMEOUT, "The egress proxy did not open a tunnel"),
+        (b"HTTP/1.1 407 Authentication Required\r\n\r\n", Trouble.CONNECT, "407 Authentication", True),
+        (b"HTTP/1.1 502 Bad\x1b[2J\r\nA: b\r\n\r\n", Trouble.CONNECT, "refused the connection: 502", False),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", Trouble.CONNECT, "refused the connection: 403", False),
+        (b"nonsense\r\n\r\n", Trouble.CONNECT, "The egress proxy", True),
+        (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Trouble.PROTOCOL, "nobody asked for", True),
+        (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, Trouble.CONNECT, "The egress proxy", True),
+        (
+            b"HTTP/1.1 200 OK\r\n",
+            Trouble.TIMEOUT,
+            "The egress proxy did not open a tunnel within 150 ms",
+            False,
+        ),
+        (b"", Trouble.TIMEOUT, "The egress proxy did not open a tunnel", False),
     ],
 )
 async def test_a_proxy_that_does_not_open_the_tunnel(
-    make_sender: MakeSender, words: bytes, kind: Trouble, expected: str
+    *, make_sender: MakeSender, words: bytes, kind: Trouble, expected: str, ours: bool
 ) -> None:
+    """Whose fault it is: the target's where the proxy answers, or may still, for it."""
+
     async def behave(wire: Wire) -> None:
         await wire.reader.readuntil(b"\r\n\r\n")
         await wire.send(words)
@@ -74,7 +84,7 @@ async def test_a_proxy_that_does_not_open_the_tunnel(
 
     async with listening(behave) as proxy:
         sender = make_sender(egress_proxy=proxy.url(path=""))
-        trouble(await post(sender, "http://127.0.0.1:8080/", timeout=SHORT), kind, expected)
+        trouble(await post(sender, "http://127.0.0.1:8080/", timeout=SHORT), kind, expected, ours=ours)
         await until(lambda: proxy.open_now == 0)
 
 
@@ -84,7 +94,24 @@ async def test_a_proxy_that_hangs_up(make_sender: MakeSender) -> None:
 
     async with listening(behave) as proxy:
         sender = make_sender(egress_proxy=proxy.url(path=""))
-        trouble(await post(sender, "http://127.0.0.1:8080/"), Trouble.CONNECT, "The egress proxy reset")
+        reply = await post(sender, "http://127.0.0.1:8080/")
+        trouble(reply, Trouble.CONNECT, "The egress proxy reset", ours=True)
+
+
+async def test_a_proxy_that_does_not_accept(make_sender: MakeSender) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with contextlib.ExitStack() as queue:
+            for _ in range(8):  # more than the kernel queues: the next is not answered
+                waiting = queue.enter_context(contextlib.closing(socket.socket()))
+                waiting.setblocking(False)
+                waiting.connect_ex(address)
+            reply = await post(
+                make_sender(egress_proxy=f"http://127.0.0.1:{address[1]}"),
+                "http://127.0.0.1:8080/",
+                timeout=SHORT,
+            )
+    trouble(reply, Trouble.TIMEOUT, "The egress proxy did not accept a connection", ours=True)
 
 
 async def test_a_proxy_that_is_not_there(make_sender: MakeSender, names: NameServer) -> None:
@@ -94,9 +121,11 @@ async def test_a_proxy_that_is_not_there(make_sender: MakeSender, names: NameSer
         await post(make_sender(egress_proxy=url), "http://127.0.0.1:8080/"),
         Trouble.CONNECT,
         "The egress proxy refused the connection",
+        ours=True,
     )
     missing = make_sender(egress_proxy="http://proxy.test:3128")
-    trouble(await post(missing, "http://127.0.0.1:8080/"), Trouble.CONNECT, "egress proxy", "no such name")
+    reply = await post(missing, "http://127.0.0.1:8080/")
+    trouble(reply, Trouble.CONNECT, "egress proxy", "no such name", ours=True)
 
 
 async def test_the_next_address_is_tried_through_the_proxy(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.descriptors import none_left
 from tests.transport.conftest import (
     LONG,
     RULES,
@@ -393,6 +394,14 @@ async def test_the_connection_unused_for_longest_makes_room(make_sender: MakeSen
         assert one.connections == 1
 
 
+async def test_without_a_descriptor_no_target_is_to_blame(sender: Sender) -> None:
+    async with answering() as target:
+        with none_left():
+            reply = await post(sender, target.url())
+        trouble(reply, Trouble.CONNECT, "this service has too many open files", ours=True)
+        assert answer(await post(sender, target.url())).status == 200
+
+
 async def test_who_waits_for_a_place_waits_no_longer_than_its_deadline(make_sender: MakeSender) -> None:
     sender = make_sender(concurrency=1)
 
@@ -402,8 +411,10 @@ async def test_who_waits_for_a_place_waits_no_longer_than_its_deadline(make_send
     async with listening(silent) as target, answering() as other:
         first = asyncio.ensure_future(sender.post(delivery(target.url(), timeout=LONG)))
         await until(lambda: target.connections == 1)
-        for url in (target.url(), other.url()):
-            trouble(await post(sender, url, timeout=SHORT // 2), Trouble.TIMEOUT, "This service was busy")
+        # The other target has no part in it.
+        for url, ours in ((target.url(), False), (other.url(), True)):
+            reply = await post(sender, url, timeout=SHORT // 2)
+            trouble(reply, Trouble.TIMEOUT, "This service was busy", ours=ours)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         assert answer(await post(sender, other.url())).status == 200
@@ -496,7 +507,7 @@ async def test_closing_ends_what_is_in_flight(resolver: CachingResolver) -> None
         await until(lambda: target.connections == 3)
         await close_and_check(sender)
         for reply in await asyncio.gather(*tasks):
-            trouble(reply, Trouble.CLOSED, "This service is stopping")
+            trouble(reply, Trouble.CLOSED, "This service is stopping", ours=True)
         with pytest.raises(RuntimeError, match="closed"):
             await sender.post(delivery(target.url()))
 

@@ -114,7 +114,7 @@ def prepare(claim: Claim, means: Means, *, withdrawn: bool) -> Sending | Record:
         secrets = _secrets(claim, means, started)
     except UnsealError as error:
         logger.error("%s", error)
-        reply = NoAnswer(Trouble.SEALED, str(error))
+        reply = NoAnswer(Trouble.SEALED, str(error), ours=True)
         return _settle(claim, batch, reply, means, name=name, started=started, took=0)
     headers = signing.delivery_headers(
         secrets,

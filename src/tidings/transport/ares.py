@@ -35,6 +35,11 @@ _WORDS: Final = {
     pycares.errno.ARES_EBADNAME: "the name is not valid",
 }
 
+# Where it is not the name that is to blame.
+_OURS: Final = frozenset(
+    (pycares.errno.ARES_ECONNREFUSED, pycares.errno.ARES_ENOMEM, pycares.errno.ARES_EFILE)
+)
+
 
 class AresLookup:
     """Asks for A and AAAA together, in a thread of c-ares' own. What is remembered is `CachingResolver`'s affair.
@@ -66,7 +71,8 @@ class AresLookup:
                 host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM, flags=_NOSORT
             )
         except DNSError as error:
-            raise Unresolved(_WORDS.get(error.args[0], str(error.args[1]).lower())) from None
+            code, text = error.args
+            raise Unresolved(_WORDS.get(code, str(text).lower()), ours=code in _OURS) from None
         finally:
             if self._forgetting is None and not self._closed:
                 self._forgetting = self._loop.call_later(FORGET_SECONDS, self._forget)

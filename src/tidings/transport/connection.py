@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close, and tell whoever waits that it was us."""
-        self._settle(NoAnswer(Trouble.CLOSED, "This service is stopping"))
+        self._settle(NoAnswer(Trouble.CLOSED, "This service is stopping", ours=True))
 
     # -- what the event loop calls -----------------------------------------------------------------
 

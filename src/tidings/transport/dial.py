@@ -11,6 +11,7 @@ the one the proxy sees.
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from base64 import b64encode
@@ -25,7 +26,7 @@ from tidings.limits import RESPONSE_HEAD_BYTES_MAX
 from tidings.model import Trouble
 from tidings.targets import LOOPBACKS, Address, Rules, Target, is_localhost, judge_address
 from tidings.transport.connection import Connection
-from tidings.transport.faults import Failed, os_words, printable, tls_words
+from tidings.transport.faults import Failed, is_ours, os_words, printable, tls_words
 from tidings.transport.gate import Gate
 from tidings.transport.resolver import Resolver, Unresolved
 from tidings.transport.settings import BESIDE_MAX, Proxy, SenderSettings
@@ -45,12 +46,17 @@ AnAddress = TypeVar("AnAddress", bound=str)
 
 
 class Progress:
-    """How far a connection has come, for the text of a timeout."""
+    """How far a connection has come, for what is said if its time is over."""
 
-    __slots__ = ("waiting_for",)
+    __slots__ = ("ours", "waiting_for")
 
     def __init__(self) -> None:
-        self.waiting_for = "This service was busy and did not begin"
+        self.waits("This service was busy and did not begin", ours=True)
+
+    def waits(self, for_what: str, *, ours: bool = False) -> None:
+        """`ours`: for something that no target could have hastened."""
+        self.waiting_for = for_what
+        self.ours = ours
 
 
 class Dialer:
@@ -68,11 +74,10 @@ class Dialer:
         """Open the connection that `make` makes. Cancelled, it leaves no socket behind."""
         addresses = await self._judged_addresses(target, progress)
         if self._proxy is None:
-            progress.waiting_for = "The target did not accept a connection"
+            progress.waits("The target did not accept a connection")
             connect = partial(self._connect, port=target.port)
         else:
-            progress.waiting_for = "The egress proxy did not open a tunnel"
-            connect = partial(self._tunnel, proxy=self._proxy, port=target.port)
+            connect = partial(self._tunnel, proxy=self._proxy, port=target.port, progress=progress)
         sock = await self._race(addresses, connect)
         return await self._take_over(sock, target, make, progress)
 
@@ -83,7 +88,7 @@ class Dialer:
             return [_judge(target.address, self._rules)]
         if is_localhost(target.host):
             return self._loopbacks()
-        progress.waiting_for = "The name of the target did not resolve"
+        progress.waits("The name of the target did not resolve")
         found = await self._resolve(target.host)
         return _in_turn([_judge(address, self._rules) for address in found])
 
@@ -91,7 +96,8 @@ class Dialer:
         try:
             return (await self._resolver.resolve(host)).addresses
         except Unresolved as error:
-            raise Failed(Trouble.DNS, f"The name of the target could not be resolved: {error.text}") from None
+            text = f"The name of the target could not be resolved: {error.text}"
+            raise Failed(Trouble.DNS, text, ours=error.ours) from None
 
     def _loopbacks(self) -> list[Judged]:
         """`localhost` means loopback and is never asked for (RFC 6761 §6.3): whichever of the two is allowed."""
@@ -147,14 +153,14 @@ class Dialer:
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
-            raise Failed(Trouble.CONNECT, os_words(error, who)) from None
+            raise _unconnected(error, who, family) from None
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.sock_connect(sock, (address, port))
         except OSError as error:
             sock.close()
-            raise Failed(Trouble.CONNECT, os_words(error, who)) from None
+            raise _unconnected(error, who, family) from None
         except BaseException:
             sock.close()
             raise
@@ -166,7 +172,7 @@ class Dialer:
         try:
             if target.scheme == "http":
                 return await self._plain(sock, make)
-            progress.waiting_for = "The target did not finish the TLS handshake"
+            progress.waits("The target did not finish the TLS handshake")
             return await self._secure(sock, target.host, make)
         except BaseException:
             sock.close()
@@ -176,7 +182,7 @@ class Dialer:
         try:
             _, connection = await self._loop.create_connection(make, sock=sock)
         except OSError as error:
-            raise Failed(Trouble.CONNECT, os_words(error)) from None
+            raise _unconnected(error, _TARGET) from None
         return connection
 
     async def _secure(self, sock: socket.socket, host: str, make: Callable[[], Connection]) -> Connection:
@@ -192,22 +198,28 @@ class Dialer:
 
     # -- the egress proxy --------------------------------------------------------------------------
 
-    async def _tunnel(self, address: Judged, *, proxy: Proxy, port: int) -> socket.socket:
+    async def _tunnel(self, address: Judged, *, proxy: Proxy, port: int, progress: Progress) -> socket.socket:
+        progress.waits("The egress proxy did not accept a connection", ours=True)
         sock = await self._connect_proxy(proxy)
+        # From here on it may be the target that the proxy waits for.
+        progress.waits("The egress proxy did not open a tunnel")
         try:
             await self._loop.sock_sendall(sock, _connect_request(proxy, address, port))
             head = await self._read_head(sock)
         except OSError as error:
             sock.close()
-            raise Failed(Trouble.CONNECT, os_words(error, _PROXY)) from None
+            raise _unconnected(error, _PROXY) from None
         except BaseException:
             sock.close()
             raise
-        status = head.split(b"\r\n", 1)[0].split(b" ")
-        if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].startswith(b"2"):
+        version, _, status = head.split(b"\r\n", 1)[0].partition(b" ")
+        spoken = version.startswith(b"HTTP/1.")
+        if not spoken or not status.startswith(b"2"):
             sock.close()
-            said = printable(b" ".join(status[1:])[:100].decode("latin-1"))
-            raise Failed(Trouble.CONNECT, f"The egress proxy refused the connection: {said}")
+            said = printable(status[:100].decode("latin-1"))
+            # What else it answers is about the target: that it cannot be reached, or may not.
+            ours = not spoken or status.startswith(b"407")
+            raise Failed(Trouble.CONNECT, f"The egress proxy refused the connection: {said}", ours=ours)
         return sock
 
     async def _connect_proxy(self, proxy: Proxy) -> socket.socket:
@@ -217,7 +229,7 @@ class Dialer:
         try:
             found = await self._resolver.resolve(proxy.host)
         except Unresolved as error:
-            raise Failed(Trouble.CONNECT, f"The name of the egress proxy: {error.text}") from None
+            raise Failed(Trouble.CONNECT, f"The name of the egress proxy: {error.text}", ours=True) from None
         return await self._race(found.addresses, connect)
 
     async def _read_head(self, sock: socket.socket) -> bytes:
@@ -229,8 +241,15 @@ class Dialer:
             if not part or len(head) > RESPONSE_HEAD_BYTES_MAX:
                 raise ConnectionResetError(errno.ECONNRESET, "no complete answer")
         if head.index(b"\r\n\r\n") + 4 < len(head):
-            raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for")
+            raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for", ours=True)
         return head
+
+
+def _unconnected(error: OSError, who: str, family: int = socket.AF_INET) -> Failed:
+    if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
+        # So says a machine where IPv6 is switched off, to every such address.
+        error = OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+    return Failed(Trouble.CONNECT, os_words(error, who), ours=who is _PROXY or is_ours(error))
 
 
 def _judge(address: str | Address, rules: Rules) -> Judged:

@@ -12,9 +12,9 @@ from tidings.model import Micros, NoAnswer, Trouble
 class Failed(Exception):
     """Raised inside the transport only, on the way to a connection; `Sender.post` turns it into its `reply`."""
 
-    def __init__(self, trouble: Trouble, text: str) -> None:
+    def __init__(self, trouble: Trouble, text: str, *, ours: bool = False) -> None:
         super().__init__(text)
-        self.reply = NoAnswer(trouble, text)
+        self.reply = NoAnswer(trouble, text, ours)
 
 
 def span_text(span: Micros) -> str:
@@ -42,6 +42,17 @@ _OS_WORDS: Final = {
     errno.ENFILE: "No connection could be opened: this machine has too many open files",
     errno.EADDRNOTAVAIL: "No connection could be opened: this machine has no free local port",
 }
+
+
+# What this machine has too little of: no target can be blamed.
+_OUR_OWN: Final = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN)
+)
+
+
+def is_ours(error: OSError) -> bool:
+    """Whether a connection failed for want of something that this machine should have had."""
+    return error.errno in _OUR_OWN
 
 
 def os_words(error: OSError, who: str = "The target") -> str:

@@ -25,11 +25,15 @@ LOOKUP_SECONDS_MAX: Final = 15.0
 
 
 class Unresolved(Exception):
-    """The name has no address that we know of. The text says why, in a few words for people."""
+    """The name has no address that we know of. The text says why, in a few words for people.
 
-    def __init__(self, text: str) -> None:
+    `ours`: no name could be looked up, so that it says nothing of this one.
+    """
+
+    def __init__(self, text: str, *, ours: bool = False) -> None:
         super().__init__(text)
         self.text = text
+        self.ours = ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,14 @@ class Resolution:
 
     addresses: tuple[str, ...]
     ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Why there is no resolution; as in `Unresolved`."""
+
+    text: str
+    ours: bool = False
 
 
 class Resolver(Protocol):
@@ -54,7 +66,7 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    outcome: Resolution | str
+    outcome: Resolution | _Nothing
     until: float
 
 
@@ -63,15 +75,15 @@ class _Question:
 
     __slots__ = ("answer", "asking")
 
-    def __init__(self, answer: asyncio.Future[Resolution | str]) -> None:
+    def __init__(self, answer: asyncio.Future[Resolution | _Nothing]) -> None:
         self.answer = answer
         self.asking: asyncio.Task[None] | None = None
 
-    def settle(self, outcome: Resolution | str) -> None:
+    def settle(self, outcome: Resolution | _Nothing) -> None:
         if not self.answer.done():
             self.answer.set_result(outcome)
 
-    def drop(self, why: str) -> None:
+    def drop(self, why: _Nothing) -> None:
         self.settle(why)
         if self.asking is not None:
             self.asking.cancel()
@@ -109,37 +121,37 @@ class CachingResolver:
             outcome = known.outcome
         else:
             outcome = await asyncio.shield(self._ask(host))
-        if isinstance(outcome, str):
-            raise Unresolved(outcome)
+        if isinstance(outcome, _Nothing):
+            raise Unresolved(outcome.text, ours=outcome.ours)
         return outcome
 
     async def close(self) -> None:
         asking = [question.asking for question in self._asking.values() if question.asking is not None]
         for question in tuple(self._asking.values()):
-            question.drop("this service is stopping")
+            question.drop(_Nothing("this service is stopping", ours=True))
         self._asking.clear()
         await asyncio.gather(*asking, return_exceptions=True)
         await self._source.close()
 
-    def _ask(self, host: str) -> asyncio.Future[Resolution | str]:
+    def _ask(self, host: str) -> asyncio.Future[Resolution | _Nothing]:
         question = self._asking.get(host)
         if question is None:
             if len(self._asking) >= self._lookups_max:
                 longest = next(iter(self._asking))
-                self._asking.pop(longest).drop("too many slow names are being looked up")
+                self._asking.pop(longest).drop(_Nothing("too many slow names are being looked up"))
             question = self._asking[host] = _Question(self._loop.create_future())
             question.asking = self._loop.create_task(self._look_up(host, question))
         return question.answer
 
     async def _look_up(self, host: str, question: _Question) -> None:
-        outcome: Resolution | str
+        outcome: Resolution | _Nothing
         try:
             async with asyncio.timeout(LOOKUP_SECONDS_MAX):
                 outcome = _bounded(await self._source.resolve(host))
         except Unresolved as error:
-            outcome = error.text
+            outcome = _Nothing(error.text, error.ours)
         except TimeoutError:
-            outcome = "the name servers did not answer"
+            outcome = _Nothing("the name servers did not answer")
         except Exception as error:  # a fault of the source: whoever waits for it is told, if anybody does
             if not question.answer.done():
                 question.answer.set_exception(error)
@@ -150,7 +162,7 @@ class CachingResolver:
         self._remember(host, outcome)
         question.settle(outcome)
 
-    def _remember(self, host: str, outcome: Resolution | str) -> None:
+    def _remember(self, host: str, outcome: Resolution | _Nothing) -> None:
         ttl = self._negative_ttl
         if isinstance(outcome, Resolution):
             ttl = min(max(outcome.ttl, self._ttl_min), TTL_MAX_SECONDS)
@@ -160,7 +172,7 @@ class CachingResolver:
             self._known.popitem(last=False)
 
 
-def _bounded(found: Resolution) -> Resolution | str:
+def _bounded(found: Resolution) -> Resolution | _Nothing:
     if len(found.addresses) > ADDRESSES_MAX:
-        return f"the name has more than {ADDRESSES_MAX} addresses"
+        return _Nothing(f"the name has more than {ADDRESSES_MAX} addresses")
     return found

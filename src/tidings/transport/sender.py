@@ -125,10 +125,11 @@ class Sender:
     async def _post_in_turn(self, lane: Lane, order: Order) -> Reply:
         """Wait for a place in the lane and one among all; then post."""
         if not lane.gate.try_enter() and not await _enter(lane.gate, order):
-            return _busy(order)
+            # It is this origin that keeps its places for so long.
+            return _busy(order, ours=False)
         try:
             if not self._gate.try_enter() and not await _enter(self._gate, order):
-                return _busy(order)
+                return _busy(order, ours=True)
             try:
                 return await self._exchange(lane, order)
             finally:
@@ -159,7 +160,8 @@ class Sender:
         except Failed as failure:
             return failure.reply
         except TimeoutError:
-            return NoAnswer(Trouble.TIMEOUT, f"{progress.waiting_for} within {span_text(order.span)}")
+            text = f"{progress.waiting_for} within {span_text(order.span)}"
+            return NoAnswer(Trouble.TIMEOUT, text, progress.ours)
         return await self._converse(lane, connection, order)
 
     async def _converse(self, lane: Lane, connection: Connection, order: Order) -> Reply:
@@ -285,7 +287,6 @@ async def _enter(gate: Gate, order: Order) -> bool:
     return True
 
 
-def _busy(order: Order) -> NoAnswer:
-    return NoAnswer(
-        Trouble.TIMEOUT, f"This service was busy and did not begin within {span_text(order.span)}"
-    )
+def _busy(order: Order, *, ours: bool) -> NoAnswer:
+    text = f"This service was busy and did not begin within {span_text(order.span)}"
+    return NoAnswer(Trouble.TIMEOUT, text, ours)

@@ -1,16 +1,14 @@
 """Readers beside the writer: each sees one moment of the database, and none makes the other wait."""
 
 import asyncio
-import contextlib
-import os
-import resource
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.descriptors import none_left
 from tests.store.building import HIERARCHY, NOON, Case, names_of
 from tidings.store.sqlite import SqliteStore, open_store
 from tidings.store.sqlite.readers import READERS
@@ -87,18 +85,5 @@ async def test_it_is_read_by_all_readers_where_no_file_can_be_opened_any_more(st
         together.wait(30)
         return count(connection)
 
-    with no_descriptors():
+    with none_left():
         assert await asyncio.gather(*[store._read(read) for _ in range(READERS)]) == [(0, 0)] * READERS
-
-
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let this process open nothing more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.open(os.devnull, os.O_RDONLY)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
