@@ -59,7 +59,7 @@ def fill(connection: sqlite3.Connection, log: Mapping[int, set[int]], *, marked:
         f"INSERT INTO event_scopes VALUES ({stretch_of('?2')}, ?1, ?2)",
         [(scope, position) for position, scopes in log.items() for scope in scopes],
     )
-    connection.execute("UPDATE cursors SET head = 0")
+    connection.execute("UPDATE cursors SET head = 0, unread_after = 0")
     write_meta(connection, "marked", marked)
 
 
@@ -74,6 +74,15 @@ def last(log: Mapping[int, set[int]], *, after: int, upto: int) -> dict[int, int
         if after < position <= upto:
             found |= dict.fromkeys(log[position], position)
     return found
+
+
+def unread(connection: sqlite3.Connection, log: Mapping[int, set[int]], *, after: int) -> bool:
+    """Whether of each scope everything new lies behind where it is said to be unread from, and that is new too."""
+    rows = connection.execute("SELECT scope, head, unread_after FROM cursors WHERE head > 0")
+    return all(
+        after <= begins < min(position for position in log if position > after and scope in log[position])
+        for scope, _, begins in rows
+    )
 
 
 @settings(deadline=None)
@@ -97,6 +106,7 @@ def test_heads_are_raised_to_the_last_event_of_their_scopes(
             now: Any = read_meta(connection, "marked")
             assert now > before or not more
             assert heads(connection) == last(log, after=marked, upto=now)
+            assert unread(connection, log, after=marked)
             before = now
     assert before == max([marked, *log])
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from tests.store.building import NOON, OWNER, SECOND, TASK, WORKSPACE, Case, delivered, failed
-from tests.store.sqlite.filling import crowded
+from tests.store.sqlite.filling import crowded, pass_over
 from tidings.store.sqlite import SqliteStore
 
 FEW: Final = 200
@@ -72,6 +72,12 @@ async def _ask_when_it_is_due(case: Case) -> None:
     assert await case.store.oldest_due_at(now=NOON) is None
 
 
+async def _wait_for_a_slot(case: Case) -> None:
+    """Marked by a claim that had no room for it."""
+    assert (await case.claim(limit=0)).claims == ()
+    assert await case.store.oldest_due_at(now=NOON) is not None
+
+
 async def _establish(case: Case) -> None:
     await case.establish("http://another.example/", resource=TASK)
 
@@ -108,6 +114,32 @@ async def test_a_hundred_times_the_webhooks_cost_no_more(
         await store.close()
     few, many = counted
     assert 0 < many <= few * ALLOWANCE
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(_claim, id="claim"),
+        pytest.param(_deliver, id="claim and record"),
+        pytest.param(_fail_and_retry, id="fail and try again"),
+        pytest.param(_wait_for_a_slot, id="wait for a slot"),
+    ],
+)
+async def test_a_quiet_webhook_costs_no_more_however_much_was_published_for_others(
+    work: Callable[[Case], Awaitable[None]],
+) -> None:
+    """Its cursor stays where it was; a month at a thousand events a second is this far."""
+    counted = []
+    for gap in (0, 2_500_000_000):
+        store, case = await crowded(FEW)
+        await case.publish("e")
+        await case.record(delivered(await case.only(), now=NOON))
+        await store._write(partial(pass_over, positions=gap))
+        await case.publish("f")
+        counted.append(await Steps().of(store, partial(work, case)))
+        await store.close()
+    near, far = counted
+    assert 0 < far <= near * ALLOWANCE
 
 
 async def test_ten_times_the_work_costs_ten_times_as_much() -> None:

@@ -5,6 +5,10 @@ them takes a microsecond each. But a thousand events are often visible from a ha
 visible from is kept by stretch of the log and by scope (`stretches.py`): the scopes of a stretch can be looked up one
 after the other, and the last position of each, in some microseconds together, however many events there are. So where
 much is new, that is tried first, and given up if there are many.
+
+Whoever had read everything before has nothing unread up to where the marker began. This is kept as `unread_after`: what
+lies between cursor and head is walked through stretch by stretch, and for a webhook that was quiet for a month that
+would be the whole log.
 """
 
 import sqlite3
@@ -30,7 +34,7 @@ STEP: Final = """
 """
 
 MARK: Final = """
-    UPDATE cursors SET head = marks.position
+    UPDATE cursors SET head = marks.position, unread_after = iif(head > cursor, unread_after, :after)
     FROM (
         SELECT s.value AS scope, max(e.position) AS position
         FROM events e, json_each(e.scopes) s
@@ -52,7 +56,7 @@ SCOPES: Final = f"""
     SELECT count(scope), json_group_array(scope) FILTER (WHERE scope IS NOT NULL) FROM found
 """
 MARK_SCOPES: Final = """
-    UPDATE cursors SET head = marks.position
+    UPDATE cursors SET head = marks.position, unread_after = iif(head > cursor, unread_after, :after)
     FROM (
         SELECT found.value AS scope, (
             SELECT max(s.position) FROM event_scopes s

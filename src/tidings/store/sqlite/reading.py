@@ -19,7 +19,7 @@ from tidings.limits import BATCH_BYTES_MAX, BATCHES_PER_LEASE_MAX, SCAN_MAX
 from tidings.model import Claim, Claimed, Event, Health, Lease, Micros, Position, Traits
 from tidings.store.sqlite.claiming import Leased
 from tidings.store.sqlite.rows import dump_set, load_filters, load_secrets
-from tidings.store.sqlite.stretches import visible
+from tidings.store.sqlite.stretches import UNREAD_AFTER, visible
 
 # Events read for every claim at once. Whoever has more behind its cursor is read again by itself: few webhooks have,
 # and a page for each of a hundred claims must fit in memory.
@@ -39,7 +39,7 @@ CLAIMED: Final = f"""
             SELECT json_group_array(json_array(
                 e.position, CAST(e.wire AS TEXT), CASE WHEN w.filters <> '[]' THEN {_TRAITS} END
             )) FROM (
-                {visible(scope="c.scope", after="c.cursor", upto="coalesce(c.batch_end, c.head)")} LIMIT :first
+                {visible(scope="c.scope", after=UNREAD_AFTER, upto="coalesce(c.batch_end, c.head)")} LIMIT :first
             ) AS next JOIN events e ON e.position = next.position
         ) END
     )) FROM json_each(:leases) AS ours

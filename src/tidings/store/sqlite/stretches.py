@@ -12,6 +12,9 @@ from typing import Final
 # for a cursor that is far behind (a million events are 61 of them, some 50 ns each).
 STRETCH_BITS: Final = 14
 
+# Where a webhook's unread events begin, as SQL: nothing that is visible to it lies between the two.
+UNREAD_AFTER: Final = "max(c.cursor, c.unread_after)"
+
 
 def stretch_of(position: str) -> str:
     """The stretch that a position is in, both as SQL."""

@@ -6,7 +6,7 @@ from typing import Final
 from tidings.limits import PROVEN_WITHIN
 from tidings.model import Micros
 from tidings.store.sqlite.claiming import IDLE
-from tidings.store.sqlite.stretches import visible
+from tidings.store.sqlite.stretches import UNREAD_AFTER, visible
 
 # -- when to look again ----------------------------------------------------------------------------
 
@@ -24,7 +24,7 @@ NEXT_DUE: Final = f"""
 OLDEST_READY: Final = f"""
     SELECT max(c.turn, (
         SELECT e.accepted_at FROM (
-            {visible(scope="c.scope", after="c.cursor", upto="c.head")} LIMIT 1
+            {visible(scope="c.scope", after=UNREAD_AFTER, upto="c.head")} LIMIT 1
         ) AS next JOIN events e ON e.position = next.position
     )) FROM cursors c
     WHERE c.webhook = (
