@@ -371,8 +371,8 @@ class Between:
         self.records = 0
         # Awaited before the store is asked for claims.
         self.before_claim: Callable[[], Awaitable[None]] = _nothing
-        # Called once something, or nothing, was claimed.
-        self.on_claimed: Callable[[], None] = lambda: None
+        # Called once so many were claimed.
+        self.on_claimed: Callable[[int], None] = lambda count: None
         self.next_dues = 0
         # Called once it is known when the next thing is due.
         self.on_next_due: Callable[[], None] = lambda: None
@@ -398,7 +398,7 @@ class Between:
             raise self.refusing_claims
         claimed = await self.inner.claim(request, clock=clock)
         self.claimed += bool(claimed.claims)
-        self.on_claimed()
+        self.on_claimed(len(claimed.claims))
         return claimed
 
     async def next_due_at(self) -> Micros | None:

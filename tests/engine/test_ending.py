@@ -54,7 +54,7 @@ async def test_a_webhook_deleted_while_it_is_being_claimed_gets_nothing(rig: Rig
     between = Between(rig.store)
     dispatcher = rig.make_dispatcher(store=between.as_store())
     # What the desk does first, once it has looked whose the webhook is.
-    between.on_claimed = lambda: dispatcher.withdraw(second.gid)
+    between.on_claimed = lambda count: dispatcher.withdraw(second.gid)
     assert await dispatcher.run_once() == 2
     await rig.store.remove_webhook(second.gid, now=rig.clock.now)
     await rig.settle_all()
@@ -67,10 +67,10 @@ async def test_a_withdrawal_that_came_to_nothing_costs_one_turn(rig: Rig) -> Non
     await rig.publish("a")
     between = Between(rig.store)
     dispatcher = rig.make_dispatcher(store=between.as_store())
-    between.on_claimed = lambda: dispatcher.withdraw(webhook.gid)
+    between.on_claimed = lambda count: dispatcher.withdraw(webhook.gid)
     assert await dispatcher.run_once() == 1
     assert rig.target.names() == []
-    between.on_claimed = lambda: None
+    between.on_claimed = lambda count: None
     assert await dispatcher.run_once() == 1
     assert rig.target.names() == ["a"]
 
@@ -81,10 +81,10 @@ async def test_a_delivery_starts_only_with_its_deadline_left_on_the_lease(rig: R
     await rig.publish("a")
     between = Between(rig.store)
     dispatcher = rig.make_dispatcher(store=between.as_store())
-    between.on_claimed = lambda: rig.clock.turn(LEASE_SLACK + 1)
+    between.on_claimed = lambda count: rig.clock.turn(LEASE_SLACK + 1)
     assert await dispatcher.run_once() == 1
     assert rig.target.names() == []
-    between.on_claimed = lambda: None
+    between.on_claimed = lambda count: None
     assert await dispatcher.run_once() == 1
     assert rig.target.names() == ["a"]
 

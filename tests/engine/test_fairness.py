@@ -13,7 +13,9 @@ from tests.engine.rig import (
     MINUTE,
     OK,
     PROJECT,
+    SECOND,
     WORKSPACE,
+    Between,
     Post,
     Rig,
     names,
@@ -42,6 +44,27 @@ async def test_no_more_at_once_than_there_are_slots(rig: Rig) -> None:
         await until(lambda: len(rig.target.posts) == 30)
     assert rig.target.peaks[""] == 8
     assert all(rig.target.names(webhook) == ["a"] for webhook in webhooks)
+
+
+async def test_a_slow_store_is_asked_for_as_many_as_it_can_read_in_time(rig: Rig) -> None:
+    """All at once they would take longer than their leases, and be given back undelivered, for ever."""
+    between = Between(rig.store)
+    dispatcher = rig.make_dispatcher(store=between.as_store())
+    webhooks = [await rig.establish(f"http://host{number}.example/") for number in range(64)]
+    between.on_claimed = lambda count: rig.clock.turn(count * SECOND // 5)
+    await rig.publish("a")
+    async with asyncio.timeout(10):
+        while await dispatcher.run_once():
+            pass
+    assert all(rig.target.names(webhook) == ["a"] for webhook in webhooks)
+    # It is quick again.
+    between.on_claimed = lambda count: None
+    for name in names(4, "b"):
+        await rig.publish(name)
+        asked = between.claims
+        while await dispatcher.run_once():
+            pass
+    assert between.claims == asked + 2
 
 
 async def test_no_more_at_once_per_origin_than_a_quarter(rig: Rig) -> None:

@@ -108,7 +108,7 @@ async def test_what_is_claimed_as_the_drain_begins_is_not_started(rig: Rig) -> N
     """It goes back at once, and is delivered by whoever comes next."""
     between = Between(rig.store)
     dispatcher = rig.make_dispatcher(store=between.as_store())
-    between.on_claimed = dispatcher.drain
+    between.on_claimed = lambda count: dispatcher.drain()
     await rig.establish()
     await rig.publish("a")
     async with running(dispatcher) as task:

@@ -49,6 +49,8 @@ class Dispatcher:
         self._clocks = clocks
         self._means = Means(send, policy, clocks, unseal)
         self._slots = Slots(concurrency)
+        # How many to claim at once, at most: fewer where the store is slow.
+        self._claim_most = CLAIM_MAX
         self._holder: int | None = None
         self._wake = asyncio.Event()
         self._draining = False
@@ -193,7 +195,20 @@ class Dispatcher:
             raise
         for claim in claimed.claims:
             self._slots.take(claim)
+        if claimed.claims:
+            self._pace(claimed.claims[0].lease)
         return claimed
+
+    def _pace(self, lease: Lease) -> None:
+        """Claim only as many at once as are read while their leases still cover a delivery.
+
+        Where they are not, nothing would be sent, and all would be claimed again, for ever.
+        """
+        left = lease.until - self._clocks.now() - self._policy.delivery_timeout
+        if left < LEASE_SLACK // 2:
+            self._claim_most = max(1, self._claim_most // 2)
+        else:
+            self._claim_most = min(CLAIM_MAX, self._claim_most * 2)
 
     def _request(self) -> ClaimRequest:
         assert self._holder is not None, "claims need a holder"
@@ -202,7 +217,7 @@ class Dispatcher:
             now=now,
             holder=self._holder,
             lease=lease,
-            limit=min(self._slots.free, CLAIM_MAX),
+            limit=min(self._slots.free, self._claim_most),
             unproven_limit=self._slots.unproven_free,
             failing_limit=self._slots.failing_free,
             proven_since=now - PROVEN_WITHIN,
