@@ -23,11 +23,13 @@ from tidings.transport import AresLookup, CachingResolver, Sender, SenderSetting
 RULES = Rules(allowed=(ip_network("127.0.0.1/32"), ip_network("::1/128")))
 
 # Deadlines of deliveries here. Long ones end early; only tests of the deadline itself wait for a short one.
-LONG = 5_000_000
-SHORT = 150_000
+# A short one is long beside the moments in which a shared machine does something else: what is told is how far a
+# delivery had come when it ran out.
+LONG = 15_000_000
+SHORT = 400_000
 
 # How much longer than its deadline a delivery may take on a slow machine before it counts as unbounded.
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 10.0
 
 
 def pytest_asyncio_loop_factories(
@@ -130,6 +132,6 @@ def trouble(reply: Reply, expected: Trouble, *words: str, ours: bool = False) ->
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that will be so soon."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not condition():
             await asyncio.sleep(0.005)

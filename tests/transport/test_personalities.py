@@ -106,7 +106,7 @@ def saying(*parts: bytes, for_ever: bytes = b"", then: str = "wait") -> Behaviou
 
 
 def dripping(data: bytes, *, after: bytes = b"") -> Behaviour:
-    """A byte every 30 ms: five or so within the deadline."""
+    """A byte every 30 ms: a dozen or so within the deadline."""
 
     async def behave(wire: Wire) -> None:
         await wire.request()
@@ -200,9 +200,9 @@ PERSONALITIES = [
         "never accepts",
         never_accepts,
         trouble=Trouble.TIMEOUT,
-        words="did not accept a connection within 150 ms",
+        words="did not accept a connection within 400 ms",
     ),
-    fails("accepts and never answers", saying(), Trouble.TIMEOUT, "did not answer within 150 ms"),
+    fails("accepts and never answers", saying(), Trouble.TIMEOUT, "did not answer within 400 ms"),
     fails(
         "never reads",
         never_reads,
@@ -301,7 +301,7 @@ PERSONALITIES = [
         "a TLS handshake that stalls",
         mute_where_tls_is_spoken,
         trouble=Trouble.TIMEOUT,
-        words="did not finish the TLS handshake within 150 ms",
+        words="did not finish the TLS handshake within 400 ms",
     ),
     tls(
         "noise instead of TLS",

@@ -66,7 +66,7 @@ async def test_the_guard_stands_before_the_proxy(
         (
             b"HTTP/1.1 200 OK\r\n",
             Trouble.TIMEOUT,
-            "The egress proxy did not open a tunnel within 150 ms",
+            "The egress proxy did not open a tunnel within 400 ms",
             False,
         ),
         (b"", Trouble.TIMEOUT, "The egress proxy did not open a tunnel", False),

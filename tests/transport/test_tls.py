@@ -92,7 +92,7 @@ async def test_a_handshake_that_stalls(trusting: Sender) -> None:
     async with listening(behave) as target:
         url = target.url(host="hook.test").replace("http:", "https:")
         reply = await post(trusting, url, timeout=SHORT)
-        trouble(reply, Trouble.TIMEOUT, "did not finish the TLS handshake within 150 ms")
+        trouble(reply, Trouble.TIMEOUT, "did not finish the TLS handshake within 400 ms")
         await until(lambda: target.open_now == 0)
 
 
