@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import socket
@@ -40,6 +41,12 @@ def limit_descriptors(pid: int, number: int | None) -> None:
 
 def highest_descriptor(pid: int) -> int:
     return max(map(int, os.listdir(f"/proc/{pid}/fd")))
+
+
+def lowest_free_descriptor(pid: int) -> int:
+    """Below the highest there are some that were closed."""
+    used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    return next(number for number in itertools.count() if number not in used)
 
 
 def busy_share(pid: int) -> float:
@@ -97,7 +104,7 @@ def test_deliveries_without_a_descriptor_say_so_and_are_made_later(
     receiver.listen()
     service.ask("GET", f"/webhooks?workspace={WORKSPACE}")
     wait_until(lambda: not connections_of(pid, receiver.port))
-    limit_descriptors(pid, highest_descriptor(pid) + 1)
+    limit_descriptors(pid, lowest_free_descriptor(pid))
     service.publish(event(TASK))
     wait_until(lambda: any(ROOM in failure_of(service, gid) for gid in gids))
     assert busy_share(pid) < 0.9
