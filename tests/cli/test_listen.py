@@ -61,7 +61,7 @@ def arrival(
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(trust_env=False, timeout=SECONDS_MAX) as client:
         yield client
 
 
@@ -197,7 +197,9 @@ def test_many_at_once(tmp_path: Path, client: httpx.Client) -> None:
             with ThreadPoolExecutor(16) as pool:
                 statuses = pool.map(
                     lambda _: (
-                        httpx.post(hook, headers=signed(BODY), content=BODY, trust_env=False).status_code
+                        httpx.post(
+                            hook, headers=signed(BODY), content=BODY, trust_env=False, timeout=SECONDS_MAX
+                        ).status_code
                     ),
                     range(64),
                 )

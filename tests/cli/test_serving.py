@@ -7,12 +7,13 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.cli.commands import TIDINGS, Running, environment, tidings
+from tests.cli.commands import SECONDS_MAX, TIDINGS, Running, environment, tidings
 from tests.serving import PROJECT, TASK, Receiver, Service, event, free_port
 
 DATABASE = ("--database", "sqlite:///tidings.db")
@@ -40,6 +41,11 @@ def shell(command: str, *, cwd: Path) -> str:
         check=True,
     )
     return ran.stdout
+
+
+def get(url: str, *, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """On a connection of its own; httpx by itself would wait for five seconds only."""
+    return httpx.get(url, headers=headers, trust_env=False, timeout=SECONDS_MAX)
 
 
 # -- sandbox mode ----------------------------------------------------------------------------------
@@ -100,7 +106,7 @@ def test_signals_end_it_well(number: signal.Signals, tmp_path: Path) -> None:
     with Running("serve", "--port", "0", cwd=tmp_path) as serve:
         said = json.loads(serve.said('"serving"'))
         assert said["database"] == "sqlite:///tidings.db"
-        assert httpx.get(f"{said['url']}/healthz", trust_env=False).status_code == 200
+        assert get(f"{said['url']}/healthz").status_code == 200
         assert serve.end(number) == 0
         assert serve.out == []
 
@@ -194,7 +200,7 @@ def test_workers_are_announced_once_and_end_well(number: signal.Signals, tmp_pat
         said = json.loads(serve.said('"serving"'))
         assert said["workers"] == 2
         for _ in range(10):
-            assert httpx.get(f"{said['url']}/readyz", trust_env=False).status_code == 200
+            assert get(f"{said['url']}/readyz").status_code == 200
         assert serve.end(number) == 0
     messages = [json.loads(line)["message"] for line in serve.err]
     assert messages.count("worker answers") == 2
@@ -215,7 +221,7 @@ def test_workers_make_the_sandbox_once(tmp_path: Path) -> None:
         token = serve.said("Token").split()[-1]
         url = f"{serve.said('API').split()[-1]}/webhooks?workspace=1331"
         for _ in range(5):
-            answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+            answer = get(url, headers={"Authorization": f"Bearer {token}"})
             assert answer.json() == {"data": []}
         assert serve.end() == 0
     assert sum("Token " in line for line in serve.err) == 1

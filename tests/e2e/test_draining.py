@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.e2e.conftest import Start
-from tests.serving import PROJECT, TASK, Answer, Receiver, Request, event, wait_until
+from tests.serving import PROJECT, TASK, WAIT_SECONDS, Answer, Receiver, Request, event, wait_until
 
 
 def numbered(number: int) -> dict[str, object]:
@@ -38,7 +38,7 @@ def test_sigterm_finishes_and_records_what_is_in_flight(start: Start, receiver: 
     gid = service.create_webhook(PROJECT, receiver.url())["gid"]
     gate = Gate(receiver)
     service.publish(*map(numbered, range(250)))
-    assert gate.reached.wait(10)
+    assert gate.reached.wait(WAIT_SECONDS)
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(service.stop)
         wait_until(lambda: not accepts_connections(service.port))
@@ -62,7 +62,7 @@ def test_a_kill_during_the_drain_loses_nothing(start: Start, receiver: Receiver)
     service.create_webhook(PROJECT, receiver.url())
     gate = Gate(receiver)
     service.publish(*map(numbered, range(250)))
-    assert gate.reached.wait(10)
+    assert gate.reached.wait(WAIT_SECONDS)
     os.kill(service.pid, signal.SIGTERM)
     wait_until(lambda: not accepts_connections(service.port))
     service.kill()
@@ -80,13 +80,13 @@ def test_a_handshake_under_way_is_finished(start: Start, receiver: Receiver) -> 
 
     def slowly(request: Request) -> Answer:
         reached.set()
-        assert opened.wait(10)
+        assert opened.wait(WAIT_SECONDS)
         return Answer(200, headers=(("X-Hook-Secret", request.secret or ""),))
 
     receiver.on("/hook", handshake=slowly)
     with ThreadPoolExecutor(2) as pool:
         creating = pool.submit(service.create_webhook, PROJECT, receiver.url())
-        assert reached.wait(10)
+        assert reached.wait(WAIT_SECONDS)
         os.kill(service.pid, signal.SIGTERM)
         wait_until(lambda: not accepts_connections(service.port))
         opened.set()
