@@ -207,12 +207,9 @@ def test_workers_are_announced_once_and_end_well(number: signal.Signals, tmp_pat
     assert messages.count("worker answers") == 2
     assert messages[2] == "serving" and messages.count("serving") == 1
     assert serve.out == []
-    assert sorted(each.name for each in tmp_path.iterdir()) == [
-        "tidings.db",
-        "tidings.db-turns",
-        "tidings.db-turns-bell",
-        "tidings.db.key",
-    ]
+    # Of two that close the database at the same moment, neither may be the last to SQLite: its log stays then.
+    left = {each.name for each in tmp_path.iterdir()} - {"tidings.db-wal", "tidings.db-shm"}
+    assert left == {"tidings.db", "tidings.db-turns", "tidings.db-turns-bell", "tidings.db.key"}
 
 
 def test_workers_make_the_sandbox_once(tmp_path: Path) -> None:
