@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +86,10 @@ class Desk:
 
     def __init__(self, folder: Path, *, path: tuple[Path, ...] = ()) -> None:
         self._folder = folder
-        self._ports = tuple(port if _is_free(port) else free_port() for port in PORTS)
+        # Where another run of these tests is at it, the ports are that one's, though it may not listen yet.
+        self._lock = (Path(tempfile.gettempdir()) / "tidings-tests-ports").open("wb")
+        ours = _is_locked(self._lock)
+        self._ports = tuple(port if ours and _is_free(port) else free_port() for port in PORTS)
         programs = [*path, Path(sys.executable).parent]
         install.install_python("5.4.0")
         self._env = {
@@ -110,6 +115,7 @@ class Desk:
     def __exit__(self, *error: object) -> None:
         for terminal in reversed(self._terminals.values()):
             terminal.close()
+        self._lock.close()
 
     def follow(self, block: Block) -> None:
         """Run a block, or compare what it shows with what was printed."""
@@ -158,6 +164,9 @@ class Desk:
         if self._ports == PORTS:
             return text
         text = re.sub(r"tidings listen(?! --port)", f"tidings listen --port {PORTS[1]}", text)
+        token = 'os.environ["TIDINGS_TOKEN"]'
+        where = f'base_url="http://127.0.0.1:{PORTS[0]}/api/1.0"'
+        text = text.replace(f"({token})", f"({token}, {where})")
         for port, free in zip(PORTS, self._ports, strict=True):
             text = text.replace(str(port), str(free))
         return text
@@ -166,6 +175,15 @@ class Desk:
         for port, free in zip(PORTS, self._ports, strict=True):
             printed = printed.replace(str(free), str(port))
         return printed
+
+
+def _is_locked(file: IO[bytes]) -> bool:
+    """Whether we have it for ourselves until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_free(port: int) -> bool:
