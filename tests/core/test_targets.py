@@ -517,14 +517,15 @@ urls = st.one_of(
 @example("http://" + "a." * 1_000)
 @settings(max_examples=500, deadline=None)
 def test_any_text_is_judged_in_bounded_time_and_what_passes_is_safe_to_send(url: str) -> None:
-    begun = time.perf_counter()
+    # What this thread computed; not what others did meanwhile.
+    begun = time.thread_time()
     try:
         target = parse_target(url, STRICT)
     except RequestError as error:
         assert error.status in (400, 403)
         return
     finally:
-        assert time.perf_counter() - begun < SECONDS_MAX
+        assert time.thread_time() - begun < SECONDS_MAX
     for text in (target.host, target.path, target.authority, target.origin):
         assert text.isascii() and text.isprintable() and " " not in text
     assert target.path.startswith("/")
