@@ -92,7 +92,8 @@ async def _post(request: Request, *, seconds: float, connections: int) -> float:
     """A poster for machines without wrk: bytes made once, read no further than that an answer came."""
     loop = asyncio.get_running_loop()
     counts = [0, 0]
-    poster = _poster(_raw(request), counts, loop)
+    opened: set[Any] = set()
+    poster = _poster(_raw(request), counts, opened, loop)
     parts = urlsplit(request.url)
     assert parts.hostname is not None and parts.port is not None
     host, port = parts.hostname, parts.port
@@ -114,6 +115,12 @@ async def _post(request: Request, *, seconds: float, connections: int) -> float:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    # Also what was opened just as nobody waited for it any more.
+    for transport in tuple(opened):
+        transport.abort()
+    # Not every one of them is told that it is lost; a few turns of the loop are for those that are.
+    for _ in range(5):
+        await asyncio.sleep(0)
     answered, good = counts
     if good < answered or not answered:
         raise RuntimeError(f"of {answered} answers {good} were 2xx")
@@ -128,13 +135,14 @@ def _raw(request: Request) -> bytes:
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-def _poster(raw: bytes, counts: list[int], loop: asyncio.AbstractEventLoop) -> Any:
-    """A protocol that posts again when it was answered."""
+def _poster(raw: bytes, counts: list[int], opened: set[Any], loop: asyncio.AbstractEventLoop) -> Any:
+    """A protocol that posts again when it was answered; its transport is among those opened until it is lost."""
 
     class Poster(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
             self.closed: asyncio.Future[None] = loop.create_future()
             self._transport = transport
+            opened.add(transport)
             transport.write(raw)
 
         def data_received(self, data: bytes) -> None:
@@ -143,6 +151,7 @@ def _poster(raw: bytes, counts: list[int], loop: asyncio.AbstractEventLoop) -> A
             self._transport.write(raw)
 
         def connection_lost(self, error: Exception | None) -> None:
+            opened.discard(self._transport)
             if not self.closed.done():
                 self.closed.set_result(None)
 
