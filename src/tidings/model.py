@@ -518,4 +518,29 @@ class Keeping:
     restore_within: Micros
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What was found to be past keeping."""
+
+    # The marker is yet to pass events that are: it has to go first, and nothing else is found until it has.
+    unmarked: bool
+    # Webhooks that have yet to read some of them and will not: their records have to say so before any are deleted.
+    losing: tuple[int, ...]
+    # The first and the last event.
+    first_event: Position
+    last_event: Position
+    # The last attempt.
+    last_attempt: int
+    # Idempotency keys made, and webhooks ended, before this (the time of day).
+    keys_before: Micros
+    ended_before: Micros
+    # What was noted of the uptime before this.
+    uptime_before: Micros
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing past keeping is left once it is done."""
+        return not self.unmarked and not self.losing
+
+
 NO_POSITION: Final[Position] = 0

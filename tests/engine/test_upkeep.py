@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from tests.engine.rig import FAILED, HOUR, MINUTE, OWNER, SECOND, Between, Rig, names
+from tests.engine.rig import FAILED, HOUR, MINUTE, OK, OWNER, SECOND, Between, Rig, names, until
 from tidings.dispatcher import Clocks
 from tidings.errors import StoreUnavailable
-from tidings.model import Keeping, Micros, Scope
+from tidings.model import Keeping, Micros, Scope, Sweep
 from tidings.sealing import Sealer
 from tidings.store import Store
 from tidings.store.sqlite import open_store
@@ -18,7 +20,10 @@ from tidings.upkeep import Upkeep
 from tidings.wire.tokens import TokenRequest
 
 DAY = 24 * HOUR
-KEEPING = Keeping(retention=14 * DAY, ceiling=28 * DAY, restore_within=7 * DAY)
+YEAR = 365 * DAY
+KEEPING = Keeping(retention=20 * MINUTE, ceiling=40 * MINUTE, restore_within=10 * MINUTE)
+# What happens counts as of the note of the uptime after it.
+NOTED = MINUTE
 
 
 def upkeep_of(rig: Rig, *, keeping: Keeping = KEEPING, store: Store | None = None) -> Upkeep:
@@ -37,17 +42,25 @@ def count(rig: Rig, table: str) -> int:
     return int(found)
 
 
+async def live(rig: Rig, *upkeeps: Upkeep, span: Micros, step: Micros = MINUTE) -> None:
+    """Let the service be up for so long."""
+    end = rig.clock.elapsed + span
+    while rig.clock.elapsed < end:
+        rig.clock.turn(min(step, end - rig.clock.elapsed))
+        for upkeep in upkeeps:
+            await upkeep.look()
+            await upkeep.trim()
+
+
 async def test_what_is_past_keeping_is_deleted(rig: Rig) -> None:
-    """Events with their scopes, and attempts; not a microsecond earlier, and no position is used twice."""
+    """Events with their scopes, and attempts; not a look earlier, and no position is used twice."""
     await rig.establish()
     upkeep = upkeep_of(rig)
     published = await rig.publish(*names(1_000))
     await rig.settle_all()
-    rig.clock.turn(14 * DAY)
-    await upkeep.look()
+    await live(rig, upkeep, span=KEEPING.retention + NOTED)
     assert count(rig, "events") == 1_000
-    rig.clock.turn(MINUTE)
-    await upkeep.look()
+    await live(rig, upkeep, span=MINUTE)
     assert {table: count(rig, table) for table in ("events", "event_scopes", "attempts")} == {
         "events": 0,
         "event_scopes": 0,
@@ -63,12 +76,10 @@ async def test_a_webhook_that_has_yet_to_read_holds_events_back(rig: Rig) -> Non
     rig.target.answer = FAILED
     await rig.settle_all()
     upkeep = upkeep_of(rig)
-    rig.clock.turn(20 * DAY)
-    await upkeep.look()
+    await live(rig, upkeep, span=KEEPING.ceiling + NOTED)
     assert count(rig, "events") == 1
     assert (await rig.current(webhook)).lost_at is None
-    rig.clock.turn(9 * DAY)
-    await upkeep.look()
+    await live(rig, upkeep, span=MINUTE)
     assert count(rig, "events") == 0
     assert (await rig.current(webhook)).lost_at == rig.clock.now
 
@@ -78,11 +89,9 @@ async def test_what_nobody_has_looked_at_is_not_trimmed_unseen(rig: Rig) -> None
     webhook = await rig.establish()
     await rig.publish(*names(2_500))
     upkeep = upkeep_of(rig)
-    rig.clock.turn(15 * DAY)
-    await upkeep.look()
+    await live(rig, upkeep, span=KEEPING.ceiling + NOTED)
     assert count(rig, "events") == 2_500
-    rig.clock.turn(14 * DAY)
-    await upkeep.look()
+    await live(rig, upkeep, span=MINUTE)
     assert count(rig, "events") == 0
     assert (await rig.current(webhook)).lost_at == rig.clock.now
 
@@ -91,28 +100,177 @@ async def test_ended_webhooks_are_purged_once_they_cannot_be_restored(rig: Rig) 
     webhook = await rig.establish()
     await rig.desk.remove(rig.caller, webhook.gid)
     upkeep = upkeep_of(rig)
-    rig.clock.turn(7 * DAY)
-    await upkeep.look()
+    await live(rig, upkeep, span=KEEPING.restore_within + NOTED)
     assert count(rig, "webhooks") == count(rig, "cursors") == 1
-    rig.clock.turn(MINUTE)
-    await upkeep.look()
+    await live(rig, upkeep, span=MINUTE)
     assert count(rig, "webhooks") == count(rig, "cursors") == 0
 
 
 @pytest.mark.parametrize(
-    ("retention", "every"), [(14 * DAY, MINUTE), (10 * MINUTE, MINUTE), (20 * SECOND, 2 * SECOND)]
+    ("retention", "every"), [(20 * MINUTE, MINUTE), (10 * MINUTE, MINUTE), (20 * SECOND, 2 * SECOND)]
 )
 async def test_trimming_keeps_the_pace_of_what_is_kept(rig: Rig, retention: Micros, every: Micros) -> None:
     """Each minute, or each tenth of a shorter keeping."""
     await rig.publish("a")
     upkeep = upkeep_of(rig, keeping=replace(KEEPING, retention=retention))
-    rig.clock.now += retention + 1
-    rig.clock.elapsed += every - 1
-    await upkeep.look()
+    await live(rig, upkeep, span=retention + 2 * every - 1, step=every)
     assert count(rig, "events") == 1
-    rig.clock.turn(1)
-    await upkeep.look()
+    await live(rig, upkeep, span=1)
     assert count(rig, "events") == 0
+
+
+# -- what is no age --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", [HOUR, 30 * DAY, 10 * YEAR, -30 * DAY, -10 * YEAR])
+async def test_a_clock_that_is_wrong_for_a_while_takes_no_events(rig: Rig, by: Micros) -> None:
+    """Neither what was accepted before, nor what was accepted meanwhile."""
+    await rig.establish()
+    rig.target.answer = FAILED
+    await rig.publish("before")
+    await rig.settle_all()
+    upkeep = upkeep_of(rig)
+    await live(rig, upkeep, span=5 * MINUTE)
+    rig.clock.jump(by)
+    await rig.publish("meanwhile")
+    await live(rig, upkeep, span=5 * MINUTE)
+    rig.clock.jump(-by)
+    await live(rig, upkeep, span=5 * MINUTE)
+    rig.target.answer = OK
+    await rig.live_through(HOUR)
+    assert rig.target.names()[-2:] == ["before", "meanwhile"]
+
+
+async def test_what_was_accepted_while_a_clock_ran_ahead_is_deleted_like_the_rest(rig: Rig) -> None:
+    """And holds nothing up that comes after it."""
+    await rig.establish()
+    upkeep = upkeep_of(rig)
+    rig.clock.jump(10 * YEAR)
+    await rig.publish("ahead")
+    await rig.settle_all()
+    rig.clock.jump(-10 * YEAR)
+    await rig.publish("after")
+    await rig.settle_all()
+    await live(rig, upkeep, span=KEEPING.retention + NOTED + MINUTE)
+    assert count(rig, "events") == count(rig, "attempts") == 0
+
+
+@pytest.mark.parametrize("away", ["off", "standing still"])
+async def test_time_in_which_nobody_served_takes_no_events(rig: Rig, away: str) -> None:
+    """Nor does it once the service is up again: an old backup that is restored is just as old."""
+    await rig.establish()
+    rig.target.answer = FAILED
+    await rig.publish("a")
+    await rig.settle_all()
+    upkeep = upkeep_of(rig)
+    await live(rig, upkeep, span=5 * MINUTE)
+    rig.clock.turn(60 * DAY)
+    if away == "off":
+        upkeep = upkeep_of(rig)
+    await live(rig, upkeep, span=5 * MINUTE)
+    rig.target.answer = OK
+    await rig.live_through(HOUR)
+    assert rig.target.names()[-1] == "a"
+
+
+async def test_every_life_of_the_service_counts(rig: Rig) -> None:
+    """One that is started anew again and again deletes what is past keeping all the same."""
+    await rig.publish("a")
+    for _ in range(3):
+        await live(rig, upkeep_of(rig), span=KEEPING.retention // 2)
+    assert count(rig, "events") == 0
+
+
+async def test_processes_beside_each_other_count_once(rig: Rig) -> None:
+    await rig.publish("a")
+    upkeeps = [upkeep_of(rig) for _ in range(3)]
+    await live(rig, *upkeeps, span=KEEPING.retention + NOTED)
+    assert count(rig, "events") == 1
+    await live(rig, *upkeeps, span=MINUTE)
+    assert count(rig, "events") == 0
+
+
+# -- a store that refuses, or takes long -----------------------------------------------------------
+
+
+class Refusing:
+    """A store that refuses one call of a method."""
+
+    def __init__(self, inner: Store, method: str) -> None:
+        self._inner = inner
+        self._method: str | None = method
+
+    def as_store(self) -> Store:
+        return cast(Store, self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            self._method = None
+            raise StoreUnavailable("database is locked")
+        return getattr(self._inner, name)
+
+
+async def test_trimming_that_was_refused_is_done_at_the_next_look(rig: Rig) -> None:
+    await rig.publish("a")
+    upkeep = upkeep_of(rig, store=Refusing(rig.store, "trim").as_store())
+    upkeep_before = upkeep_of(rig)
+    await live(rig, upkeep_before, span=KEEPING.retention)
+    rig.clock.turn(2 * MINUTE)
+    await upkeep_before.look()
+    with pytest.raises(StoreUnavailable):
+        await upkeep.trim()
+    assert count(rig, "events") == 1
+    await upkeep.trim()
+    assert count(rig, "events") == 0
+
+
+async def test_a_clock_that_was_turned_while_the_store_refused_is_still_noticed(rig: Rig) -> None:
+    webhook = await rig.establish()
+    upkeep = upkeep_of(rig, store=Refusing(rig.store, "spread_heartbeats").as_store())
+    rig.clock.jump(-365 * DAY)
+    with pytest.raises(StoreUnavailable):
+        await upkeep.look()
+    await upkeep.look()
+    due = (await rig.current(webhook)).health.heartbeat_at
+    assert rig.clock.now <= due <= rig.clock.now + rig.policy.heartbeat_every
+
+
+class Slow:
+    """A store in which surveys take for ever."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.surveying = asyncio.Event()
+        self.looks = 0
+
+    def as_store(self) -> Store:
+        return cast(Store, self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def survey(self, *, now: Micros, keeping: Keeping) -> Sweep:
+        self.surveying.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def review_access(self, *, now: Micros) -> None:
+        self.looks += self.surveying.is_set()
+
+
+async def test_trimming_holds_nothing_else_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidings.upkeep.LOOK_SECONDS", 0.001)
+    slow = Slow(rig.store)
+    upkeep = upkeep_of(rig, store=slow.as_store())
+    rig.clock.turn(MINUTE)
+    running = asyncio.create_task(upkeep.run())
+    await until(lambda: slow.looks > 2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+# -- access and processes --------------------------------------------------------------------------
 
 
 async def test_webhooks_stop_when_the_last_token_expires(rig: Rig) -> None:

@@ -29,6 +29,7 @@ class Event:
     action: str
     field: str | None
     scopes: frozenset[str]
+    # How long the service had been up when it was accepted.
     accepted_at: Micros
 
 

@@ -63,6 +63,8 @@ READING: Final = "tidings.store.sqlite.reading"
 RECORDING: Final = "tidings.store.sqlite.recording"
 LOG: Final = "tidings.store.sqlite.log"
 MARKING: Final = "tidings.store.sqlite.marking"
+TRIMMING: Final = "tidings.store.sqlite.trimming"
+UPKEEP: Final = "tidings.upkeep"
 ESTABLISHING: Final = "tidings.store.sqlite.establishing"
 ACCESS: Final = "tidings.store.sqlite.access"
 HOLDERS: Final = "tidings.store.sqlite.holders"
@@ -370,15 +372,36 @@ MUTANTS: Final = (
     ),
     Mutant(
         "events that a webhook has yet to read are trimmed",
-        LOG,
-        "        read = held is None or position <= held",
-        "        read = True",
+        TRIMMING,
+        "    if held is None or held >= retained:",
+        "    if True:",
     ),
     Mutant(
         "what the ceiling took is not noted",
-        LOG,
-        "    if held is not None and held < upto:",
+        TRIMMING,
+        "    if sweep.losing:",
         "    if False:",
+    ),
+    Mutant(
+        "a turned clock makes everything old",
+        UPKEEP,
+        "            uptime = self._uptime + min(passed, self._gap_max)",
+        "            uptime = self._uptime + max(passed, now - self.__dict__.setdefault('noted', now))\n"
+        "            self.__dict__['noted'] = now",
+    ),
+    Mutant(
+        "an outage makes everything old",
+        TRIMMING,
+        "    ends = {",
+        "    last = connection.execute('SELECT max(now) FROM milestones').fetchone()[0] or now\n"
+        "    uptime = max(uptime, _uptime(connection) + now - last)\n"
+        "    ends = {",
+    ),
+    Mutant(
+        "each process makes everything older",
+        TRIMMING,
+        "    ends = {",
+        "    uptime = _uptime(connection) + 60_000_000\n    ends = {",
     ),
     Mutant(
         "events rendered ahead count whatever has moved since",

@@ -22,11 +22,11 @@ from tidings.model import (
     Delivery,
     End,
     EndReason,
-    Keeping,
     Micros,
     Publication,
     Published,
     Record,
+    Sweep,
     Webhook,
 )
 from tidings.sealing import Sealer
@@ -191,7 +191,7 @@ class Observer:
             raw["action"],
             change["field"] if change else None,
             self.places.scopes(gid, parent),
-            now,
+            self._world.uptime(),
         )
         self.seen["diamond"] += self.places.diamond(gid)
         self.log[number] = event
@@ -210,32 +210,47 @@ class Observer:
             self.fail("positions", f"a publish was answered {result}, the log ends at {self.end}")
 
     def _on_trim(self, done: Done) -> None:
-        keeping: Keeping = done.named["keeping"]
+        sweep: Sweep = done.arguments[0]
         now = done.named["now"]
         self._keys = {key: kept for key, kept in self._keys.items() if kept[2] >= now - IDEMPOTENCY}
+        if sweep.losing and not sweep.unmarked:
+            for number in sweep.losing:
+                self._lose(self._numbers[number], sweep.last_event)
         if not done.result:
             return
         (first,) = self._world.disk.witness.execute("SELECT min(position) FROM events").fetchone()
         upto = self.end if first is None else first - 1
         if upto > self.trimmed:
             self.seen["trimmed"] += 1
-            for hook in self.hooks.values():
-                self._trim_hook(hook, upto, now, keeping)
-            self._ids = {name: position for name, position in self._ids.items() if position > upto}
-            self.trimmed = upto
+            self._trim_events(upto)
         self._purge()
 
-    def _trim_hook(self, hook: Hook, upto: int, now: Micros, keeping: Keeping) -> None:
+    def _lose(self, hook: Hook, upto: int) -> None:
+        """Its record says that it has lost what it had not read, which is so if there was any."""
         unread = [event for event in hook.visible if hook.cursor < event.position <= upto]
-        for event in unread:
-            if hook.ended is None and event.accepted_at >= now - keeping.ceiling:
-                self.fail("readable", f"event {event.number} was trimmed unread, before the ceiling", hook)
-        if unread:
-            hook.lost = True
-            self.seen["lost_events"] += 1
-            hook.cursor = max(hook.cursor, upto)
-            hook.version += 1
-            hook.pinned = None
+        if not unread:
+            return
+        self._judge_age(unread, self._plan.keeping.ceiling, "lost unread, before the ceiling", hook)
+        hook.lost = True
+        self.seen["lost_events"] += 1
+        hook.cursor = max(hook.cursor, upto)
+        hook.version += 1
+        hook.pinned = None
+
+    def _trim_events(self, upto: int) -> None:
+        trimmed = [event for event in self.log.values() if self.trimmed < event.position <= upto]
+        self._judge_age(trimmed, self._plan.keeping.retention, "trimmed too early")
+        for hook in self.hooks.values():
+            if hook.ended is None and any(hook.cursor < event.position <= upto for event in hook.visible):
+                self.fail("readable", "events were trimmed unread, and its record says nothing", hook)
+        self._ids = {name: position for name, position in self._ids.items() if position > upto}
+        self.trimmed = upto
+
+    def _judge_age(self, events: Sequence[Event], kept: Micros, what: str, hook: Hook | None = None) -> None:
+        """Only time in which the service was up counts, whatever the clocks say."""
+        for event in events:
+            if self._world.uptime() - event.accepted_at < kept:
+                self.fail("readable", f"event {event.number} was {what}", hook)
 
     def _purge(self) -> None:
         live = {number for (number,) in self._world.disk.witness.execute("SELECT webhook FROM cursors")}

@@ -99,10 +99,13 @@ class _Maker:
         policy = replace(policy, batch_max=dice.choice((1, 2, 3, 100)), strict_success=dice.random() < 0.1)
         self.policy = policy
         retention = policy.give_up_after + dice.choice((0, policy.give_up_after // 2, policy.give_up_after))
+        if random.Random(f"keeping {self.seed}").random() < 0.3:
+            # Less than settings allow: webhooks fail, or are kept from their events, for longer than these are kept.
+            retention //= 6
         keeping = Keeping(
             retention=retention,
             ceiling=2 * retention,
-            restore_within=retention - policy.give_up_after,
+            restore_within=max(0, retention - policy.give_up_after),
         )
         receivers = tuple(self._receiver(number) for number in range(dice.randint(1, 4)))
         self.hosts = [name for name, _ in receivers]

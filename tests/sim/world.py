@@ -85,6 +85,9 @@ class World:
         self._told: list[tuple[str, str, str]] = []
         self._healed = False
         self._ending = False
+        # How long any process was there, until one was last; and since when one is now.
+        self._uptime: Micros = 0
+        self._up_since: Micros | None = None
         # Deeds that wait for a step of some webhook; and the one that a deed is about to concern.
         self.waiting: dict[str, list[Deed]] = {}
         self._concerned: tuple[Process | None, str | None] = (None, None)
@@ -110,6 +113,10 @@ class World:
 
     def new_secret(self) -> str:
         return f"{self.dice.getrandbits(256):064x}"
+
+    def uptime(self) -> Micros:
+        """How long the service has been up: any process of it."""
+        return self._uptime + (0 if self._up_since is None else self.universe.now - self._up_since)
 
     def troubled(self, span: Micros = 0) -> None:
         """Something is wrong from now on for so long, and is felt for a while after."""
@@ -197,8 +204,15 @@ class World:
         except StoreUnavailable:
             self.universe.after(2 * SECOND, self._start, number)
             return
-        self.processes[number] = process
+        self._put(number, process)
         self.observer.note("started", process, None)
+
+    def _put(self, number: int, process: Process | None) -> None:
+        self.processes[number] = process
+        up = any(each is not None for each in self.processes)
+        if up != (self._up_since is not None):
+            self._uptime = self.uptime()
+            self._up_since = self.universe.now if up else None
 
     def process_ended(self, process: Process) -> None:
         """It has drained and closed."""
@@ -206,7 +220,7 @@ class World:
         self.observer.seen["drained"] += 1
         process.loop.kill()
         self.disk.close(process)
-        self.processes[process.number] = None
+        self._put(process.number, None)
         if not self._ending:
             down = 0 if self._healed else process.down
             self.universe.after(down, self._start, process.number)
@@ -219,7 +233,7 @@ class World:
         self.observer.seen["crash_in_flight"] += bool(flying)
         self.observer.note("killed", process, None, flying)
         process.kill()
-        self.processes[process.number] = None
+        self._put(process.number, None)
         self.troubled(down)
         self.universe.after(down, self._start, process.number)
 

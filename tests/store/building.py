@@ -380,10 +380,20 @@ class Case:
     async def attempts(self, gid: str, *, before: int | None = None, limit: int = 100) -> list[LoggedAttempt]:
         return list(await self.store.list_attempts(gid, before=before, limit=limit))
 
+    async def live_until(self, now: Micros) -> None:
+        """Let the service be up, from NOON on, until then; what is there was there when it last was."""
+        await self.store.note_uptime(0, now=now)
+        await self.store.note_uptime(now - NOON, now=now)
+
     async def trim_all(self, *, now: Micros, keeping: Keeping = KEEPING) -> list[int]:
-        """Trim until there is nothing left to; gives the number of rows of each step."""
+        """Live until then and trim until there is nothing left to; gives the number of rows of each step."""
+        await self.live_until(now)
         steps: list[int] = []
-        while (count := await self.store.trim(now=now, keeping=keeping)) > 0:
-            steps.append(count)
-            assert len(steps) < 1_000, "trimming does not come to an end"
+        done = False
+        while not done:
+            sweep = await self.store.survey(now=now, keeping=keeping)
+            while (count := await self.store.trim(sweep, now=now)) > 0:
+                steps.append(count)
+                assert len(steps) < 1_000, "trimming does not come to an end"
+            done = sweep.last
         return steps

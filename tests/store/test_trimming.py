@@ -9,6 +9,7 @@ from tests.store.building import (
     KEEPING,
     NOON,
     OTHER_PROJECT,
+    WORKSPACE,
     Case,
     delivered,
     failed,
@@ -17,8 +18,8 @@ from tests.store.building import (
     names_of,
     token,
 )
-from tidings.limits import EVENTS_PER_PUBLISH_MAX
-from tidings.model import Idempotency, Webhook
+from tidings.limits import EVENTS_PER_PUBLISH_MAX, PARENTS_MAX
+from tidings.model import Idempotency, ResourceDraft, Webhook
 
 RETAINED = NOON + KEEPING.retention
 CEILING = NOON + KEEPING.ceiling
@@ -34,11 +35,12 @@ async def lost_at(case: Case, webhook: Webhook) -> int | None:
 
 
 async def test_there_is_nothing_to_trim_in_an_empty_store(case: Case) -> None:
-    assert await case.store.trim(now=NOON + 100 * DAY, keeping=KEEPING) == 0
+    assert await case.trim_all(now=NOON + 100 * DAY) == []
 
 
 async def test_events_are_kept_for_the_retention_time(case: Case) -> None:
     await case.publish("a", "b")
+    await case.live_until(NOON + HOUR)
     await case.publish("c", now=NOON + HOUR)
     assert await trimmed(case, now=RETAINED) == 0
     assert await trimmed(case, now=RETAINED + 1) == 2
@@ -52,6 +54,18 @@ async def test_trimming_goes_in_bounded_steps(case: Case) -> None:
     steps = await case.trim_all(now=CEILING + 1)
     assert sum(steps) == calls * EVENTS_PER_PUBLISH_MAX
     assert max(steps) <= EVENTS_PER_PUBLISH_MAX
+
+
+async def test_a_step_is_bounded_by_what_events_are_visible_from(case: Case) -> None:
+    """Each scope of an event is a row."""
+    parents = [f"p{number}" for number in range(PARENTS_MAX)]
+    drafts = [ResourceDraft(gid=gid, resource_type="project", parents=(WORKSPACE,)) for gid in parents]
+    drafts.append(ResourceDraft(gid="wide", resource_type="task", parents=tuple(parents)))
+    await case.store.put_resources(drafts, workspaces=None, now=NOON)
+    await case.publish(*names_of(200), resource="wide")
+    steps = await case.trim_all(now=CEILING + 1)
+    assert sum(steps) == 200
+    assert 0 < max(steps) <= 5_000 // PARENTS_MAX
 
 
 # -- who holds events back -------------------------------------------------------------------------
@@ -132,6 +146,7 @@ async def test_past_the_ceiling_unread_events_go_and_the_record_says_so(case: Ca
     webhook = await case.establish()
     other = await case.establish(resource=OTHER_PROJECT)
     await case.publish("a", "b")
+    await case.live_until(NOON + HOUR)
     await case.publish("c", now=NOON + HOUR)
     await case.claim(limit=0)
     assert await trimmed(case, now=CEILING) == 0
@@ -157,6 +172,7 @@ async def test_a_batch_that_was_lost_is_no_longer_pinned(case: Case) -> None:
     await case.publish("a", "b")
     claim = await case.only()
     await case.record(failed(claim, now=NOON, batch_end=claim.head))
+    await case.live_until(NOON + HOUR)
     await case.publish("c", now=NOON + HOUR)
     await case.claim(limit=0)
     await trimmed(case, now=CEILING + 1)
@@ -183,6 +199,7 @@ async def test_attempts_are_kept_for_the_retention_time(case: Case) -> None:
     webhook = await case.establish()
     for number, name in enumerate("abc"):
         now = NOON + number * HOUR
+        await case.live_until(now)
         await case.publish(name, now=now)
         await case.record(delivered(await case.only(now=now), now=now, delivery=name))
     oldest = (await case.attempts(webhook.gid))[-1]
@@ -234,7 +251,8 @@ async def test_a_purged_webhook_holds_nothing_back(case: Case) -> None:
     await case.claim(limit=0)
     await case.store.remove_webhook(webhook.gid, now=NOON)
     # The webhook, then its event.
-    assert await trimmed(case, now=RETAINED + 1) == 2
+    assert await trimmed(case, now=RETAINED + 1) == 1
+    assert await trimmed(case, now=RETAINED + 1) == 1
 
 
 async def test_a_record_for_a_purged_webhook_counts_for_nothing(case: Case) -> None:

@@ -188,7 +188,8 @@ class Settings:
     retention: Micros = _setting(
         "14d",
         duration("1s", "3650d", why="the database grows with it"),
-        "How long events and attempts are kept; at least give-up + restore. Idempotency keys: 24 h.",
+        "How long events and attempts are kept, counted while the service is up; at least give-up + restore. "
+        "Idempotency keys: 24 h.",
     )
     rate_limit: int = _setting(
         "1500",

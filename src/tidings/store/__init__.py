@@ -26,6 +26,7 @@ from tidings.model import (
     Recorded,
     Resource,
     ResourceDraft,
+    Sweep,
     Token,
     Webhook,
 )
@@ -66,8 +67,22 @@ class Log(Protocol):
         """Mark a resource as deleted; it keeps its place."""
         ...
 
-    async def trim(self, *, now: Micros, keeping: Keeping) -> int:
-        """Delete a bounded number of rows that are past keeping; gives their number, 0 when there are none."""
+    async def note_uptime(self, uptime: Micros, *, now: Micros) -> Micros:
+        """Say how long the service has been up, in all its lives; gives the longest that any process has said.
+
+        What is there by now counts as this old, and no older: by uptime alone is it judged what is past keeping.
+        """
+        ...
+
+    async def survey(self, *, now: Micros, keeping: Keeping) -> Sweep:
+        """Find what is past keeping. Costs by the number of webhooks: asked once, for as many steps as it takes."""
+        ...
+
+    async def trim(self, sweep: Sweep, *, now: Micros) -> int:
+        """Take a bounded step of a sweep; gives the number of rows it deleted, 0 when the sweep is done.
+
+        If that was not `last`, there is more that only another survey finds.
+        """
         ...
 
 

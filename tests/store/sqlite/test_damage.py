@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.store.building import KEEPING, NOON, OWNER, PROJECT, WORKSPACE, Case, names_of
+from tests.store.building import NOON, OWNER, PROJECT, WORKSPACE, Case, names_of
 from tidings.errors import StoreUnavailable, StoreUnfit, TidingsError
 from tidings.store import Store
 from tidings.store.sqlite import SqliteStore, open_store, schema
@@ -56,7 +56,7 @@ VERBS: Final[tuple[Callable[[Store], Awaitable[object]], ...]] = (
     lambda store: store.list_webhooks(OWNER, workspace=WORKSPACE, resource=None, after=0, limit=10),
     lambda store: store.next_due_at(),
     lambda store: store.oldest_due_at(now=NOON),
-    lambda store: store.trim(now=2 * NOON, keeping=KEEPING),
+    lambda store: Case(store, holder=1).trim_all(now=2 * NOON),
     lambda store: store.take_holder(now=NOON),
     lambda store: store.check(),
     _claim,

@@ -22,6 +22,7 @@ from tidings.store.sqlite import (
     reading,
     recording,
     schema,
+    trimming,
     waiting,
 )
 
@@ -140,7 +141,7 @@ HOT = [
     ("scopes of an append", log._SCOPES, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
     (
         "trim scopes",
-        log._TRIM_SCOPES,
+        trimming.TRIM_SCOPES,
         ["SEARCH event_scopes USING PRIMARY KEY (stretch=? AND scope=? AND position=?)"],
     ),
     (

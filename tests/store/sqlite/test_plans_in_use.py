@@ -17,7 +17,6 @@ import pytest
 from tests.store.building import (
     DAY,
     HIERARCHY,
-    KEEPING,
     NOON,
     OWNER,
     PROJECT,
@@ -46,12 +45,10 @@ MEANT: Final = (
     # In the order of service, from an index that holds none but the ready.
     re.compile(r"SCAN cursors USING INDEX cursors_ready"),
 )
-# Steps of trimming, from the old end on.
-FROM_THE_OLD_END: Final = re.compile(r"SELECT \w+, \w+ FROM (events|attempts) ORDER BY \w+ LIMIT \d+")
-# Only when there is something to trim, and then only when it takes events that somebody has not read: see `log.py`.
+# Only when there is something to trim, beside the writer, and once for many steps: see `trimming.py`.
 WHO_HOLDS_BACK: Final = (
-    "SELECT min(cursor) FROM cursors WHERE head > cursor",
-    "UPDATE cursors SET lost_at = ",
+    "SELECT min(max(c.cursor, c.unread_after)) FROM cursors c WHERE",
+    "SELECT c.webhook FROM cursors c WHERE",
 )
 
 
@@ -94,7 +91,7 @@ async def live(case: Case) -> None:
     await store.review_access(now=NOON)
     await store.remove_webhook(webhook.gid, now=NOON)
     await store.delete_resource(TASK, now=NOON)
-    await store.trim(now=NOON + 30 * DAY, keeping=KEEPING)
+    await case.trim_all(now=NOON + 30 * DAY)
     await store.drop_holder(case.holder)
 
 
@@ -151,10 +148,29 @@ async def test_no_statement_of_a_webhooks_life_reads_a_whole_table(store: Sqlite
         return {
             statement: found
             for statement in overheard.statements
-            if not FROM_THE_OLD_END.fullmatch(statement) and not statement.startswith(WHO_HOLDS_BACK)
+            if not statement.startswith(WHO_HOLDS_BACK)
             if (found := scans(connection, statement))
         }
 
     wrong = await store._write(judge)
     assert len(overheard.statements) > 60
     assert wrong == {}
+
+
+async def test_steps_of_trimming_read_no_whole_table(store: SqliteStore) -> None:
+    """Who holds events back is asked once, beside the writer, however many steps there are to take."""
+    case = await Case.on(store)
+    await store._write(lambda connection: crowd(connection, CROWD))
+    await store.put_resources(HIERARCHY, workspaces=None, now=NOON)
+    await case.establish()
+    for _ in range(3):
+        await case.publish(*names_of(1_000))
+    overheard = Overheard()
+    await store._write(lambda connection: connection.set_trace_callback(overheard.note))
+    assert len(await case.trim_all(now=NOON + 30 * DAY)) >= 3
+
+    def judge(connection: sqlite3.Connection) -> list[str]:
+        connection.set_trace_callback(None)
+        return [statement for statement in overheard.statements if scans(connection, statement)]
+
+    assert await store._write(judge) == []

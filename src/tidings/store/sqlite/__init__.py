@@ -4,14 +4,15 @@ One thread owns the write connection and commits in groups (`writer.py`); reader
 transactions themselves are plain functions over a connection, filed by noun:
 
     schema         opening and migrating          places        the hierarchy
-    log            append and trim                establishing  webhooks
+    log            append                         establishing  webhooks
     claiming       choose, lease                  reading       what was leased, and the pages
     marking        raise heads                    stretches     where events are visible from
     waiting        when there will be work        recording     records, attempts
-    holders        who holds leases               access        tokens
-    turns          whose turn it is to write      rows          columns to model and back
-    wal            flushing apart from a commit   files         files that appear whole
-    backup         copies, and what begins anew   readers      reading beside the writer
+    trimming       delete what is past keeping    access        tokens
+    holders        who holds leases               rows          columns to model and back
+    turns          whose turn it is to write      files         files that appear whole
+    wal            flushing apart from a commit   readers       reading beside the writer
+    backup         copies, and what begins anew
 """
 
 import contextlib
@@ -38,6 +39,7 @@ from tidings.model import (
     Recorded,
     Resource,
     ResourceDraft,
+    Sweep,
     Token,
     Webhook,
 )
@@ -51,6 +53,7 @@ from tidings.store.sqlite import (
     reading,
     recording,
     schema,
+    trimming,
     waiting,
 )
 from tidings.store.sqlite.holders import Holders
@@ -144,8 +147,14 @@ class SqliteStore:
 
         await self._write(delete)
 
-    async def trim(self, *, now: Micros, keeping: Keeping) -> int:
-        return await self._write(lambda connection: log.trim(connection, now=now, keeping=keeping))
+    async def note_uptime(self, uptime: Micros, *, now: Micros) -> Micros:
+        return await self._write(lambda connection: trimming.note_uptime(connection, uptime, now=now))
+
+    async def survey(self, *, now: Micros, keeping: Keeping) -> Sweep:
+        return await self._read(lambda connection: trimming.survey(connection, now=now, keeping=keeping))
+
+    async def trim(self, sweep: Sweep, *, now: Micros) -> int:
+        return await self._write(lambda connection: trimming.trim(connection, sweep, now=now))
 
     # -- webhooks ----------------------------------------------------------------------------------
 

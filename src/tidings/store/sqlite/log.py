@@ -1,4 +1,4 @@
-"""The log in SQLite: appending, and trimming what nobody needs any more.
+"""The log in SQLite: appending. What nobody needs any more is trimmed elsewhere (`trimming.py`).
 
 Positions are given in commit order: one connection writes, and the transaction that reads the end of the log is the
 one that moves it.
@@ -12,16 +12,12 @@ from typing import Final
 from tidings.errors import Conflict
 from tidings.hierarchy import Hierarchy
 from tidings.limits import IDEMPOTENCY_LIFETIME
-from tidings.model import EventDraft, Idempotency, Keeping, Micros, Publication, Published
-from tidings.store.sqlite.marking import mark
+from tidings.model import EventDraft, Idempotency, Micros, Publication, Published
 from tidings.store.sqlite.places import Places, referenced
-from tidings.store.sqlite.rows import end_of_log, read_meta
+from tidings.store.sqlite.rows import end_of_log
 from tidings.store.sqlite.sets import SetStatement
-from tidings.store.sqlite.stretches import stretch_of, visible
+from tidings.store.sqlite.stretches import stretch_of
 from tidings.wire import events as wire
-
-# Rows deleted in one transaction of trimming: a few milliseconds.
-TRIM_STEP: Final = 1_000
 
 # An event's row but for its position, and where in it stands what says whether the log holds the event already.
 _Row = tuple[object, ...]
@@ -192,86 +188,3 @@ def _unknown(connection: sqlite3.Connection, rows: Sequence[_Row]) -> Sequence[_
         if row[_EXTERNAL_ID] != 0:
             known.add(identity)
     return new
-
-
-# -- trimming --------------------------------------------------------------------------------------
-
-_MARK_LOST: Final = f"""
-    UPDATE cursors SET lost_at = :now, cursor = max(cursor, :position), batch_end = NULL, epoch = epoch + 1
-    WHERE head > cursor AND cursor < :position AND EXISTS (
-        {visible(scope="cursors.scope", after="max(cursors.cursor, :first - 1)", upto=":position")}
-    )
-"""
-
-_TRIM_SCOPES: Final = f"""
-    DELETE FROM event_scopes WHERE (stretch, scope, position) IN (
-        SELECT {stretch_of("e.position")}, s.value, e.position FROM events e, json_each(e.scopes) s
-        WHERE e.position <= ?
-    )
-"""
-
-
-def trim(connection: sqlite3.Connection, *, now: Micros, keeping: Keeping) -> int:
-    """Delete one step of what is past keeping; gives the number of rows."""
-    return (
-        _trim_events(connection, now, keeping)
-        + _trim_older(connection, "attempts", "id", "started_at", now - keeping.retention)
-        + _trim_idempotency(connection, now - IDEMPOTENCY_LIFETIME)
-        + _purge_ended(connection, now - keeping.restore_within)
-    )
-
-
-def _trim_events(connection: sqlite3.Connection, now: Micros, keeping: Keeping) -> int:
-    """Webhooks that have yet to read hold events back, up to the ceiling; past it their records say so."""
-    rows = connection.execute(
-        "SELECT position, accepted_at FROM events ORDER BY position LIMIT ?", (TRIM_STEP,)
-    ).fetchall()
-    if not rows or rows[0][1] >= now - keeping.retention:
-        return 0
-    # What the marker has not seen may concern a webhook; it moves on here too, in case nobody delivers.
-    mark(connection)
-    marked = int(read_meta(connection, "marked"))
-    # A look at every cursor, but only when there is something to trim: an index on what moves with each delivery would
-    # cost more.
-    (held,) = connection.execute("SELECT min(cursor) FROM cursors WHERE head > cursor").fetchone()
-    upto = 0
-    for position, accepted_at in rows:
-        read = held is None or position <= held
-        if position > marked or accepted_at >= now - (keeping.retention if read else keeping.ceiling):
-            break
-        upto = position
-    if not upto:
-        return 0
-    if held is not None and held < upto:
-        connection.execute(_MARK_LOST, {"now": now, "first": rows[0][0], "position": upto})
-    connection.execute(_TRIM_SCOPES, (upto,))
-    return connection.execute("DELETE FROM events WHERE position <= ?", (upto,)).rowcount
-
-
-def _trim_older(connection: sqlite3.Connection, table: str, key: str, at: str, before: Micros) -> int:
-    """Delete from the old end of a table whose key rises with time."""
-    rows = connection.execute(f"SELECT {key}, {at} FROM {table} ORDER BY {key} LIMIT ?", (TRIM_STEP,))
-    last = None
-    for identity, when in rows.fetchall():
-        if when >= before:
-            break
-        last = identity
-    if last is None:
-        return 0
-    return connection.execute(f"DELETE FROM {table} WHERE {key} <= ?", (last,)).rowcount
-
-
-def _trim_idempotency(connection: sqlite3.Connection, before: Micros) -> int:
-    return connection.execute(
-        "DELETE FROM idempotency WHERE (token, key) IN"
-        " (SELECT token, key FROM idempotency WHERE created_at < ? LIMIT ?)",
-        (before, TRIM_STEP),
-    ).rowcount
-
-
-def _purge_ended(connection: sqlite3.Connection, before: Micros) -> int:
-    ended = connection.execute(
-        "SELECT webhook FROM cursors WHERE ended_at IS NOT NULL AND ended_at < ? LIMIT ?", (before, TRIM_STEP)
-    ).fetchall()
-    connection.executemany("DELETE FROM cursors WHERE webhook = ?", ended)
-    return connection.executemany("DELETE FROM webhooks WHERE id = ?", ended).rowcount if ended else 0
