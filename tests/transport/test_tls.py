@@ -1,16 +1,21 @@
 """TLS: the target's name is what counts, and each way to fail has its words."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from tests.transport.certificates import server, yesterday
-from tests.transport.conftest import LONG, SHORT, MakeSender, answer, post, trouble, until
+from tests.transport.conftest import LONG, SHORT, MakeSender, answer, close_and_check, post, trouble, until
 from tests.transport.peers import NameServer, Wire, answering, listening
 from tidings.errors import SettingsError
 from tidings.model import Trouble
@@ -212,3 +217,48 @@ async def test_a_bundle_that_cannot_be_used_is_a_mistake_of_the_settings(
         path.write_text(content)
     with pytest.raises(SettingsError, match="CA bundle"):
         Sender(SenderSettings(ca_bundle=path), resolver)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_no_socket_outlives_its_connection(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Or it would, when it is forgotten, close what has been opened under its number since."""
+    opened: list[socket.socket] = []
+
+    class Socket(socket.socket):
+        def __init__(self, *arguments: Any, **accepted: Any) -> None:
+            super().__init__(*arguments, **accepted)
+            if not accepted:
+                opened.append(self)
+
+    sender = make_sender()
+    with resetting() as port:
+        monkeypatch.setattr(socket, "socket", Socket)
+        for _ in range(30):
+            await asyncio.gather(*(post(sender, f"{scheme}://127.0.0.1:{port}/") for _ in range(10)))
+    await close_and_check(sender)
+    assert len(opened) >= 300
+    left = [each.detach() for each in opened if each.fileno() != -1]
+    assert left == []
+
+
+@contextmanager
+def resetting() -> Iterator[int]:
+    """A port where connections are reset as soon as they are accepted, in a thread of its own: at any moment."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+
+        def reset_all() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+        thread = threading.Thread(target=reset_all)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()

@@ -21,6 +21,8 @@ from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Any, Final, NewType, TypeVar
 
+import uvloop
+
 from tidings.errors import SettingsError
 from tidings.limits import RESPONSE_HEAD_BYTES_MAX
 from tidings.model import Trouble
@@ -169,31 +171,33 @@ class Dialer:
     async def _take_over(
         self, sock: socket.socket, target: Target, make: Callable[[], Connection], progress: Progress
     ) -> Connection:
+        if target.scheme == "http":
+            try:
+                return await self._hand_over(sock, make)
+            except OSError as error:
+                raise _unconnected(error, _TARGET) from None
+        progress.waits("The target did not finish the TLS handshake")
         try:
-            if target.scheme == "http":
-                return await self._plain(sock, make)
-            progress.waits("The target did not finish the TLS handshake")
-            return await self._secure(sock, target.host, make)
-        except BaseException:
-            sock.close()
-            raise
-
-    async def _plain(self, sock: socket.socket, make: Callable[[], Connection]) -> Connection:
-        try:
-            _, connection = await self._loop.create_connection(make, sock=sock)
-        except OSError as error:
-            raise _unconnected(error, _TARGET) from None
-        return connection
-
-    async def _secure(self, sock: socket.socket, host: str, make: Callable[[], Connection]) -> Connection:
-        try:
-            _, connection = await self._loop.create_connection(
-                make, sock=sock, ssl=self._tls, server_hostname=host
-            )
+            return await self._hand_over(sock, make, ssl=self._tls, server_hostname=target.host)
         except ssl.SSLError as error:
-            raise Failed(Trouble.TLS, tls_words(error, host)) from None
+            raise Failed(Trouble.TLS, tls_words(error, target.host)) from None
         except OSError:
             raise Failed(Trouble.TLS, "The target closed the connection during the TLS handshake") from None
+
+    async def _hand_over(self, sock: socket.socket, make: Callable[[], Connection], **tls: Any) -> Connection:
+        """Give the loop a socket, for good: whatever comes of it, the loop closes it."""
+        try:
+            _, connection = await self._loop.create_connection(make, sock=sock, **tls)
+        except BaseException:
+            if not isinstance(self._loop, uvloop.Loop):
+                sock.close()
+            raise
+        finally:
+            if isinstance(self._loop, uvloop.Loop):
+                # It closes the descriptor by its number, and does not always tell the socket object: not where the
+                # connection broke as it came about (https://github.com/MagicStack/uvloop/issues/738). In the end the
+                # object would close whatever had been opened under that number since.
+                sock.detach()
         return connection
 
     # -- the egress proxy --------------------------------------------------------------------------
