@@ -216,6 +216,7 @@ class Rig:
         return rig
 
     async def close(self) -> None:
+        await self.tokens.finish()
         await self.store.close()
         assert self.target.overlaps == 0, "a webhook had two deliveries in flight"
 

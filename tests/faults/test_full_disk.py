@@ -17,7 +17,9 @@ from tests.cli.commands import tidings
 from tests.faults.disks import Disk
 from tests.serving import (
     PROJECT,
+    SECTION,
     TASK,
+    USER,
     WORKSPACE,
     Answer,
     Receiver,
@@ -98,6 +100,26 @@ def test_a_full_disk_accepts_nothing_and_loses_nothing(
     assert service.pid == pid and service.alive
     service.stop()
     assert integrity(any_disk.folder / "tidings.db") == "ok"
+
+
+def test_callers_are_known_while_the_disk_is_full(service: Service, any_disk: Disk) -> None:
+    """Though it cannot be noted that their tokens, which were not used for long, are; that is done later."""
+    callers = [
+        service.ask("POST", "/tokens", data={"user": USER, "scopes": ["webhooks:read"]}) for _ in range(5)
+    ]
+    any_disk.fill(service.pid)
+    publish_until_refused(service, hundreds())
+    # Of the room that the refused publish left in the log, less than a page or two.
+    wait_until(lambda: service.api("DELETE", f"/resources/{SECTION}").status_code == 503)
+    for caller in callers:
+        answer = service.api("GET", f"/webhooks?workspace={WORKSPACE}", token=caller["token"])
+        assert answer.status_code == 200, answer.text
+    wait_until(lambda: "the last use of tokens cannot be noted yet" in service.log())
+    any_disk.free(service.pid)
+    service.stop()
+    with closing(sqlite3.connect(any_disk.folder / "tidings.db")) as database:
+        used = database.execute("SELECT count(*) FROM tokens WHERE last_used_at IS NOT NULL").fetchone()
+    assert used == (len(callers) + 1,)
 
 
 def _nothing_is_sent_again(service: Service, receiver: Receiver) -> None:

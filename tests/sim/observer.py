@@ -124,7 +124,7 @@ class Observer:
                     self.seen["lost_record"] += 1
                     if records[hook.gid] > 1:
                         self.fail("durable", "a power cut took back two of its records", hook)
-            elif done.method not in ("release_dead_holders", "touch_token"):
+            elif done.method not in ("release_dead_holders", "touch_tokens"):
                 self.fail("durable", f"a power cut took back a {done.method} that was acknowledged or may be")
         for hook in self.hooks.values():
             hook.leased = None

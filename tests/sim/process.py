@@ -404,6 +404,7 @@ class Process:
 
     async def _drain(self) -> None:
         await self.desk.finish()
+        await self.tokens.finish()
         self.dispatcher.drain()
         await self._delivering
         self._tidying.cancel()

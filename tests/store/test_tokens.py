@@ -89,7 +89,7 @@ async def test_an_unknown_token_cannot_be_revoked(store: Store) -> None:
 async def test_a_tokens_last_use_is_noted(store: Store) -> None:
     await add(store, token("t"))
     await add(store, token("other"))
-    await store.touch_token("t", now=NOON + HOUR)
+    await store.touch_tokens({"t": NOON + HOUR, "404": NOON})
     assert [one.last_used_at for one in await store.list_tokens()] == [NOON + HOUR, None]
 
 

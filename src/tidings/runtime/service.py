@@ -128,6 +128,7 @@ class Service:
             await self._web.answering.wait()
             announced()
         await self._webhooks.finish()
+        await self._tokens.finish()
 
     async def _deliver(self) -> None:
         if self._settings.dispatch:

@@ -1,11 +1,13 @@
 """Who is calling, and the life of tokens."""
 
+import asyncio
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tidings.errors import Forbidden, NotAuthorized, NotFound
+from tidings.errors import Forbidden, NotAuthorized, NotFound, StoreUnavailable
 from tidings.limits import MICROSECONDS_PER_SECOND, TOKEN_CHARS_MAX
 from tidings.model import Micros, Owner, Scope, Token
 from tidings.store import Tokens
@@ -16,7 +18,13 @@ from tidings.wire.tokens import TokenRequest
 PREFIX_CHARS: Final = 8
 # The last use is noted this often: a write per request would cost more than the request.
 _TOUCH_EVERY: Final[Micros] = 60 * MICROSECONDS_PER_SECOND
+# Uses that wait to be noted, in one write. Past that many they are forgotten: a later use of those tokens is noted.
+_UNNOTED_MAX: Final = 1_000
+# How long a store that did not take them is left alone, seconds: a use may well be noted late.
+_PAUSE_SECONDS: Final = 10.0
 BOOTSTRAP_OWNER: Final = Owner("1", "default")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,47 @@ def _within(workspaces: frozenset[str] | None, caller: Token) -> bool:
     return caller.workspaces is None or (workspaces is not None and workspaces <= caller.workspaces)
 
 
+class _LastUses:
+    """Notes when tokens were last used, while nobody waits: reads must not depend on writes."""
+
+    def __init__(self, store: Tokens) -> None:
+        self._store = store
+        # By gid; those that are being written stay until they are.
+        self._unnoted: dict[str, Micros] = {}
+        self._noting: asyncio.Task[None] | None = None
+
+    def add(self, token: Token, now: Micros) -> None:
+        if token.gid not in self._unnoted and len(self._unnoted) < _UNNOTED_MAX:
+            self._unnoted[token.gid] = now
+            if self._noting is None or self._noting.done():
+                self._noting = asyncio.create_task(self._note_all())
+
+    async def finish(self) -> None:
+        """Write what is left, if the store takes it; what is just being written may be written again."""
+        if self._noting is not None:
+            self._noting.cancel()
+            await asyncio.wait({self._noting})
+        if self._unnoted:
+            await self._note()
+
+    async def _note_all(self) -> None:
+        while self._unnoted:
+            if not await self._note():
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _note(self) -> bool:
+        """Write what there is now; False if the store did not take it."""
+        used = dict(self._unnoted)
+        try:
+            await self._store.touch_tokens(used)
+        except StoreUnavailable as error:
+            logger.warning("the last use of tokens cannot be noted yet: %s", error)
+            return False
+        for gid in used:
+            del self._unnoted[gid]
+        return True
+
+
 class TokenDesk:
     """Authenticates callers; makes, lists and revokes tokens."""
 
@@ -58,6 +107,7 @@ class TokenDesk:
         self._now = now
         self._new_gid = new_gid
         self._new_text = new_text
+        self._last_uses = _LastUses(store)
 
     async def authenticate(self, authorization: str | None) -> Token:
         """The token of an `Authorization: Bearer …` header.
@@ -74,8 +124,12 @@ class TokenDesk:
         if token is None or not token.live(now):
             raise NotAuthorized
         if token.last_used_at is None or now - token.last_used_at > _TOUCH_EVERY:
-            await self._store.touch_token(token.gid, now=now)
+            self._last_uses.add(token, now)
         return token
+
+    async def finish(self) -> None:
+        """Write down which tokens were used, as far as that is not done."""
+        await self._last_uses.finish()
 
     async def create(self, request: TokenRequest, *, caller: Token | None = None) -> CreatedToken:
         """Make a token. `caller` is None for the operator at the machine itself.

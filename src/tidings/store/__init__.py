@@ -6,7 +6,7 @@ Every method may raise `StoreUnavailable`; those that take something from a call
 cases nothing was written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -222,8 +222,8 @@ class Tokens(Protocol):
         """Revoke a token, stopping the webhooks its owner loses access to; False if there is no such token."""
         ...
 
-    async def touch_token(self, gid: str, *, now: Micros) -> None:
-        """Note when a token was last used."""
+    async def touch_tokens(self, used: Mapping[str, Micros]) -> None:
+        """Note when each of these tokens, by gid, was last used. Need not be flushed to disk."""
         ...
 
     async def review_access(self, *, now: Micros) -> None:

@@ -86,7 +86,7 @@ async def live(case: Case) -> None:
     await case.attempts(webhook.gid)
     await case.attempts(webhook.gid, before=10)
     await store.find_token(b"t")
-    await store.touch_token("t", now=NOON)
+    await store.touch_tokens({"t": NOON})
     await store.revoke_token("t", now=NOON)
     await store.review_access(now=NOON)
     await store.remove_webhook(webhook.gid, now=NOON)

@@ -17,7 +17,7 @@ transactions themselves are plain functions over a connection, filed by noun:
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -287,8 +287,8 @@ class SqliteStore:
     async def revoke_token(self, gid: str, *, now: Micros) -> bool:
         return await self._write(lambda connection: access.revoke(connection, gid, now=now))
 
-    async def touch_token(self, gid: str, *, now: Micros) -> None:
-        await self._write(lambda connection: access.touch(connection, gid, now=now), Rank.CLAIM)
+    async def touch_tokens(self, used: Mapping[str, Micros]) -> None:
+        await self._write(lambda connection: access.touch(connection, used), Rank.CLAIM)
 
     async def review_access(self, *, now: Micros) -> None:
         await self._write(lambda connection: access.review(connection, now=now))

@@ -1,6 +1,7 @@
 """Tokens in SQLite, and what their coming and going does to their owners' webhooks."""
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Final
 
 from tidings.errors import BadRequest
@@ -78,8 +79,10 @@ def revoke(connection: sqlite3.Connection, gid: str, *, now: Micros) -> bool:
     return True
 
 
-def touch(connection: sqlite3.Connection, gid: str, *, now: Micros) -> None:
-    connection.execute("UPDATE tokens SET last_used_at = ? WHERE gid = ?", (now, gid))
+def touch(connection: sqlite3.Connection, used: Mapping[str, Micros]) -> None:
+    connection.executemany(
+        "UPDATE tokens SET last_used_at = ? WHERE gid = ?", ((now, gid) for gid, now in used.items())
+    )
 
 
 def review(connection: sqlite3.Connection, *, now: Micros) -> None:
