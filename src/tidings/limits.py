@@ -14,7 +14,7 @@ MICROSECONDS_PER_SECOND: Final = 1_000_000
 BODY_BYTES_MAX: Final = 1 << 20
 # What nginx and Node take before a request's first header ends.
 REQUEST_HEAD_BYTES_MAX: Final = 16 << 10
-# A publish is one transaction; past a thousand rows it would hold up every other writer.
+# A publish is one transaction, and each event a row for each of its scopes: more would hold up every other writer.
 EVENTS_PER_PUBLISH_MAX: Final = 1_000
 # The same, for the same reason.
 RESOURCES_PER_PUT_MAX: Final = 1_000

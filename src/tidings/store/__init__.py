@@ -3,7 +3,7 @@
 Nothing but this protocol stands here: who uses a store does not know which one it is.
 
 Every method may raise `StoreUnavailable`; those that take something from a caller may raise a `RequestError`. In both
-cases nothing was written.
+cases nothing was written. `spread_heartbeats` alone is many transactions, and says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -193,7 +193,7 @@ class Engine(Protocol):
         """Spread heartbeats over a tenth of the interval, so that they do not come at once.
 
         Meant are those that an outage left overdue, and those further ahead than the interval (another setting,
-        a clock that went back).
+        a clock that went back). Many transactions, each bounded; if one is refused, those before it stand.
         """
         ...
 

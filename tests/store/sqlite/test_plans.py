@@ -138,6 +138,15 @@ HOT = [
             "SEARCH cursors USING COVERING INDEX cursors_leased (lease_until>?)",
         ],
     ),
+    (
+        "spread",
+        waiting.SPREAD,
+        [
+            "SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)",
+            "SEARCH cursors USING INDEX cursors_quiet (heartbeat_at<?)",
+            "SEARCH cursors USING INDEX cursors_quiet (heartbeat_at>?)",
+        ],
+    ),
     ("scopes of an append", log._SCOPES, ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
     (
         "trim scopes",

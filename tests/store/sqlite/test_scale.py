@@ -11,9 +11,21 @@ from typing import Any, Final
 
 import pytest
 
-from tests.store.building import NOON, OWNER, SECOND, TASK, WORKSPACE, Case, delivered, failed
+from tests.store.building import (
+    DAY,
+    HEARTBEAT,
+    NOON,
+    OWNER,
+    SECOND,
+    TASK,
+    WORKSPACE,
+    Case,
+    delivered,
+    failed,
+)
 from tests.store.sqlite.filling import crowded, pass_over
 from tidings.store.sqlite import SqliteStore
+from tidings.store.sqlite.writer import Rank
 
 FEW: Final = 200
 MANY: Final = 20_000
@@ -154,3 +166,34 @@ async def test_ten_times_the_work_costs_ten_times_as_much() -> None:
         await store.close()
     few, many = counted
     assert many <= 10 * few * ALLOWANCE
+
+
+async def test_spreading_heartbeats_holds_nobody_up_for_long() -> None:
+    """A bounded number is moved at once, and then others may write; in the end none is overdue."""
+    store, _ = await crowded(MANY)
+    now = NOON + 30 * DAY
+    moved: list[int] = []
+    inner = store._write
+
+    async def counting(unit: Callable[[sqlite3.Connection], Any], rank: Rank = Rank.WRITE) -> Any:
+        def counted(connection: sqlite3.Connection) -> Any:
+            before = connection.total_changes
+            result = unit(connection)
+            moved.append(connection.total_changes - before)
+            return result
+
+        return await inner(counted, rank)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "_write", counting)
+        await store.spread_heartbeats(now=now, overdue_by=SECOND, interval=HEARTBEAT)
+    assert sum(moved) > 2 * max(moved)
+    assert max(moved) <= 2_000
+    quiet = "failures = 0 AND stopped IS NULL AND ended_at IS NULL AND lease_until IS NULL"
+    overdue = await store._read(
+        lambda connection: connection.execute(
+            f"SELECT count(*) FROM cursors WHERE {quiet} AND heartbeat_at < ?", (now,)
+        ).fetchone()
+    )
+    assert overdue == (0,)
+    await store.close()

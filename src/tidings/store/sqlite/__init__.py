@@ -262,11 +262,12 @@ class SqliteStore:
         return 0 if self._readers is None else self._readers.data_version()
 
     async def spread_heartbeats(self, *, now: Micros, overdue_by: Micros, interval: Micros) -> None:
-        await self._write(
-            lambda connection: waiting.spread_heartbeats(
-                connection, now=now, overdue_by=overdue_by, interval=interval
-            )
-        )
+        def spread(connection: sqlite3.Connection) -> int:
+            return waiting.spread_heartbeats(connection, now=now, overdue_by=overdue_by, interval=interval)
+
+        # Need not be flushed: what a power cut takes back is overdue again at the next start.
+        while await self._write(spread, Rank.CLAIM):
+            pass
 
     async def oldest_due_at(self, *, now: Micros) -> Micros | None:
         return await self._read(lambda connection: waiting.oldest_due_at(connection, now=now))

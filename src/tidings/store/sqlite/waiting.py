@@ -41,12 +41,19 @@ OLDEST_READY: Final = f"""
     )
 """
 
+# Webhooks whose heartbeats are moved in one transaction: some ten milliseconds.
+SPREAD_STEP: Final = 2_000
+
 # Knuth's multiplicative hash spreads consecutive ids evenly; no dice, so that a run can be repeated. A thousand moments
 # in the window, so that those of very many webhooks come together (`delivery.next_heartbeat`).
 SPREAD: Final = f"""
     UPDATE cursors
     SET heartbeat_at = :now + (webhook * 2654435761 % 4294967296 * 1000 / 4294967296) * (:window / 1000)
-    WHERE failures = 0 AND {IDLE} AND (heartbeat_at < :before OR heartbeat_at > :now + :interval)
+    WHERE webhook IN (
+        SELECT webhook FROM cursors WHERE failures = 0 AND {IDLE} AND heartbeat_at < :before
+        UNION ALL SELECT webhook FROM cursors WHERE failures = 0 AND {IDLE} AND heartbeat_at > :now + :interval
+        LIMIT {SPREAD_STEP}
+    )
 """
 
 
@@ -62,6 +69,7 @@ def oldest_due_at(connection: sqlite3.Connection, *, now: Micros) -> Micros | No
 
 def spread_heartbeats(
     connection: sqlite3.Connection, *, now: Micros, overdue_by: Micros, interval: Micros
-) -> None:
+) -> int:
+    """Take one step; gives how many were moved, 0 when all are spread."""
     parameters = {"now": now, "before": now - overdue_by, "interval": interval, "window": interval // 10}
-    connection.execute(SPREAD, parameters)
+    return connection.execute(SPREAD, parameters).rowcount
