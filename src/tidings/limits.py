@@ -77,6 +77,10 @@ TOKENS_MAX: Final = 100_000
 
 # A receiver's frameworks refuse bodies over a megabyte or so by default.
 BATCH_BYTES_MAX: Final = 1 << 20
+# Bytes of the log that deliveries in flight may hold, beyond one event of the largest size for each: larger batches,
+# and what was read ahead for the next. Enough for dozens of webhooks that catch up at once, and little enough for
+# small machines.
+HELD_BYTES_MAX: Final = 64 << 20
 # Events one turn may read behind a cursor, so that a picky webhook on a busy resource shares the store.
 SCAN_MAX: Final = 1_000
 # Events the marker raises heads for in one transaction.

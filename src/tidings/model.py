@@ -315,6 +315,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     proven: bool = False
     # How many batches of the page were delivered under this lease before.
     delivered: int = 0
+    # Bytes of the log that are held for it: its page, or its batch where the rest is of no use.
+    bytes_held: int = 0
 
 
 class Claimed(Struct, frozen=True):
@@ -341,8 +343,11 @@ class ClaimRequest:
     # How many each origin may have in flight, and how many the busy ones have.
     per_origin: int
     in_flight: Mapping[int, int]
-    # The most events one delivery carries, one more than which a page need not hold.
+    # The most events one delivery carries: a page of webhooks that send only one under a lease holds no more, unless
+    # filters are to drop some.
     batch_max: int
+    # Bytes that pages may hold, beyond one event of the largest size each; those of failing webhooks do not count.
+    room: int
     # No wait of the policy is longer: a due time beyond it was set by a clock that since went back.
     wait_max: Micros
     # Webhooks it is delivering to, whatever a clock that was turned since says of their leases.

@@ -23,8 +23,8 @@ from tests.engine.rig import (
     running,
     until,
 )
-from tidings.dispatcher.slots import Slots
-from tidings.limits import CLAIM_MAX
+from tidings.dispatcher.slots import SHARE, Slots
+from tidings.limits import BATCH_BYTES_MAX, CLAIM_MAX, EVENT_BYTES_MAX, HELD_BYTES_MAX
 from tidings.model import Claim, Filter, Health, Lease, Reply
 
 PROJECTS = (Filter(resource_type="project"),)
@@ -206,6 +206,50 @@ def test_few_slots_have_room_for_first_deliveries_too(claim: Claim, total: int) 
     slots = Slots(total)
     slots.going_well = 0.0
     assert 1 <= slots.unproven_free <= total
+
+
+def test_what_is_held_leaves_less_room_until_it_is_released(claim: Claim) -> None:
+    slots = Slots(64)
+    room = slots.room
+    # As much as each slot may hold anyway.
+    slots.take(replace(claim, bytes_held=EVENT_BYTES_MAX))
+    assert slots.room == room
+    other = replace(claim, lease=Lease(2, 1, MINUTE), bytes_held=EVENT_BYTES_MAX + 1_000)
+    slots.take(other)
+    assert slots.room == room - 1_000
+    slots.replace(replace(other, bytes_held=EVENT_BYTES_MAX + 100))
+    assert slots.room == room - 100
+    slots.release(claim.lease)
+    slots.release(other.lease)
+    assert slots.room == room
+
+
+def test_retries_are_claimed_while_there_is_room_for_the_largest(claim: Claim) -> None:
+    """They must carry what failed, however much that was; what healthy webhooks hold is another matter."""
+    slots = Slots(512)
+    slots.take(replace(claim, bytes_held=HELD_BYTES_MAX))
+    failing = replace(claim, health=replace(claim.health, failures=1), bytes_held=BATCH_BYTES_MAX)
+    leases = [Lease(number, 1, MINUTE) for number in range(2, 512)]
+    taken = 0
+    while (free := slots.failing_free) > 0:
+        for lease in leases[taken : taken + free]:
+            slots.take(replace(failing, lease=lease))
+        taken += free
+    assert taken * (BATCH_BYTES_MAX - EVENT_BYTES_MAX) <= HELD_BYTES_MAX // SHARE
+    slots.release(leases[0])
+    assert slots.failing_free == 1
+
+
+async def test_who_is_not_proven_sends_one_batch_under_a_lease(rig: Rig) -> None:
+    """Its target may hang, as those of thousands like it: what follows is read once it has answered."""
+    await rig.establish()
+    rig.clock.turn(HOUR)
+    between = Between(rig.store)
+    dispatcher = rig.make_dispatcher(store=between.as_store())
+    await rig.publish(*names(300))
+    async with running(dispatcher):
+        await until(lambda: rig.target.names() == names(300))
+    assert between.claimed == 2
 
 
 async def test_events_then_retries_then_heartbeats(rig: Rig) -> None:

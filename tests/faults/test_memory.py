@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
-from tests.serving import PROJECT, TASK, Answer, Receiver, Service, event
+from tests.serving import PROJECT, TASK, Answer, Receiver, Service, event, wait_until
 
 # What docs/operations.md says that one process may need with the default settings.
 STATED_MIB: Final = 300
 EVENTS_PER_CALL: Final = 600
+# Webhooks that hold a slot each at once: a megabyte for each would be far more than what is stated.
+HANGING: Final = 450
+ORIGINS: Final = 8
 
 
 def megabyte(first: int) -> list[dict[str, object]]:
     """A publish of nearly the largest size there is."""
-    value = {"gid": "1", "resource_type": "custom", "name": "x" * 1_000}
+    value = {"gid": "1", "resource_type": "custom", "text": "x" * 1_000}
     changes = [
         {"field": str(first + number), "action": "changed", "new_value": value}
         for number in range(EVENTS_PER_CALL)
@@ -91,6 +99,82 @@ def test_a_backlog_and_big_bodies_stay_within_what_is_stated(tmp_path: Path) -> 
             lambda: all(receiver.deliveries(f"/{number}") for number in range(50)), timeout=60
         )
         assert peak_mib(service.pid) < STATED_MIB
+
+
+class Silence:
+    """Receivers that shake hands and answer nothing else."""
+
+    def __init__(self) -> None:
+        self.origins: list[str] = []
+        # Deliveries that wait for an answer.
+        self.waiting = 0
+        self._end = asyncio.Event()
+        self._taking: set[asyncio.Task[None]] = set()
+
+    async def serve(self, ready: threading.Event) -> None:
+        servers = [await asyncio.start_server(self._begin, "127.0.0.1", 0) for _ in range(ORIGINS)]
+        self.origins = ["http://{}:{}".format(*server.sockets[0].getsockname()) for server in servers]
+        ready.set()
+        await self._end.wait()
+        for server in servers:
+            server.close()
+        await asyncio.gather(*self._taking)
+
+    def end(self) -> None:
+        self._end.set()
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._take(reader, writer))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        secrets = [line for line in lines if line.lower().startswith(b"x-hook-secret:")]
+        if secrets:
+            writer.write(
+                b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % secrets[0]
+            )
+        else:
+            self.waiting += 1
+            await self._end.wait()
+        writer.close()
+        # The other side may have been killed.
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@contextmanager
+def silence() -> Iterator[Silence]:
+    made, ready = Silence(), threading.Event()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(made.serve(ready),))
+    thread.start()
+    ready.wait()
+    try:
+        yield made
+    finally:
+        loop.call_soon_threadsafe(made.end)
+        thread.join()
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    ("events", "size"), [(1_000, 650), (16, 60_000)], ids=["ordinary events", "large events"]
+)
+def test_targets_that_hang_stay_within_what_is_stated(tmp_path: Path, events: int, size: int) -> None:
+    """Hundreds of webhooks, each with a megabyte behind it, and no target that answers."""
+    value = {"gid": "1", "resource_type": "custom", "text": "x" * size}
+    changes = [{"field": str(number), "action": "changed", "new_value": value} for number in range(events)]
+    with silence() as targets, Service(tmp_path, environment={"TIDINGS_RATE_LIMIT": "0"}) as service:
+        service.seed()
+        with ThreadPoolExecutor(10) as pool:
+            urls = [f"{targets.origins[number % ORIGINS]}/{number}" for number in range(HANGING)]
+            list(pool.map(service.create_webhook, [PROJECT] * HANGING, urls))
+        service.publish(*(event(TASK, "changed", change=change) for change in changes))
+        wait_until(lambda: targets.waiting >= HANGING, timeout=60)
+        assert peak_mib(service.pid) < STATED_MIB
+        service.kill()
 
 
 def test_a_thread_that_dies_takes_the_process_with_it() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tidings.limits import MICROSECONDS_PER_SECOND
+from tidings.limits import HELD_BYTES_MAX, MICROSECONDS_PER_SECOND
 from tidings.model import (
     Action,
     Attempt,
@@ -331,6 +331,7 @@ class Case:
         per_origin: int = 64,
         in_flight: Mapping[int, int] | None = None,
         batch_max: int = 100,
+        room: int = HELD_BYTES_MAX,
         held: tuple[int, ...] = (),
         holder: int | None = None,
     ) -> Claimed:
@@ -345,6 +346,7 @@ class Case:
             per_origin=per_origin,
             in_flight=in_flight or {},
             batch_max=batch_max,
+            room=room,
             wait_max=DAY,
             held=held,
         )

@@ -31,6 +31,7 @@ from tests.store.conftest import Database
 from tidings.limits import (
     BATCH_BYTES_MAX,
     BATCHES_PER_LEASE_MAX,
+    EVENT_BYTES_MAX,
     EVENTS_PER_PUBLISH_MAX,
     MARK_MAX,
     SCAN_MAX,
@@ -378,6 +379,47 @@ async def test_small_batches_have_small_pages(case: Case, batch_max: int) -> Non
     assert claim.more
 
 
+@pytest.mark.parametrize("why", ["not proven", "failing"])
+async def test_who_sends_one_batch_under_a_lease_gets_a_page_of_one(case: Case, why: str) -> None:
+    webhook = await case.establish()
+    names = names_of(120)
+    await case.publish(*names)
+    if why == "failing":
+        await case.make_failing(webhook, due=NOON)
+    claim = await case.only(batch_max=50, proven_since=NOON + HOUR if why == "not proven" else 0)
+    assert fields(claim) == names[:50]
+    assert claim.more
+
+
+@pytest.mark.parametrize("filters", [(), EVERY_TASK], ids=["without filters", "with filters"])
+@pytest.mark.parametrize(("count", "size"), [(60, 60_000), (800, 1_500)])
+@pytest.mark.parametrize("room", [0, EVENT_BYTES_MAX, 4 * BATCH_BYTES_MAX])
+async def test_pages_share_the_room_there_is(
+    case: Case, filters: tuple[Filter, ...], count: int, size: int, room: int
+) -> None:
+    """Each holds an event of the largest size, or as many bytes; more only where there is room for it."""
+    webhooks = [await case.establish(f"http://{number}.example/", filters=filters) for number in range(12)]
+    await case.publish(*names_of(count), size=size)
+    claims = await case.claimed(room=room)
+    assert claims.keys() == {webhook.gid for webhook in webhooks}
+    held = [sum(len(event.wire) for event in claim.page) for claim in claims.values()]
+    assert [claim.bytes_held for claim in claims.values()] == held
+    assert sum(max(0, each - EVENT_BYTES_MAX) for each in held) <= room
+    assert min(held) > EVENT_BYTES_MAX - size - 1_000
+    assert all(fields(claim) == names_of(len(claim.page)) and claim.more for claim in claims.values())
+
+
+async def test_a_batch_that_failed_is_read_as_it_was_whatever_room_there_is(case: Case) -> None:
+    await case.establish()
+    await case.publish(*names_of(30), size=60_000)
+    claim = await case.only()
+    end = claim.page[-1].position
+    assert claim.bytes_held > BATCH_BYTES_MAX // 2
+    await case.record(failed(claim, now=NOON, next_attempt_at=NOON, batch_end=end))
+    again = await case.only(room=0)
+    assert (again.batch_end, again.page) == (end, claim.page)
+
+
 async def test_with_filters_a_page_holds_what_one_turn_may_scan(case: Case) -> None:
     await case.establish(filters=EVERY_TASK)
     names = names_of(SCAN_MAX + 50)
@@ -399,7 +441,7 @@ async def test_with_filters_a_page_holds_what_one_turn_may_scan(case: Case) -> N
 async def test_a_page_is_bounded_in_bytes(
     case: Case, filters: tuple[Filter, ...], count: int, size: int
 ) -> None:
-    """No event of it begins after a batch's worth of bytes; all are found on the pages that follow."""
+    """It holds as many events as come to a batch's worth of bytes; all are found on the pages that follow."""
     await case.establish(filters=filters)
     names = names_of(count)
     await case.publish(*names, size=size)
@@ -407,10 +449,10 @@ async def test_a_page_is_bounded_in_bytes(
     while claims := await case.claimed():
         (claim,) = claims.values()
         sizes = [len(event.wire) for event in claim.page]
-        assert sum(sizes[:-1]) <= BATCH_BYTES_MAX
+        assert sum(sizes) <= BATCH_BYTES_MAX
         assert claim.more == (len(seen) + len(sizes) < len(names))
         if claim.more:
-            assert sum(sizes) > BATCH_BYTES_MAX
+            assert sum(sizes) + sizes[-1] > BATCH_BYTES_MAX
         seen += fields(claim)
         await case.record(delivered(claim, now=NOON))
     assert seen == names

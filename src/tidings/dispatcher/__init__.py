@@ -224,6 +224,7 @@ class Dispatcher:
             per_origin=self._slots.per_origin,
             in_flight=dict(self._slots.origins),
             batch_max=self._policy.batch_max,
+            room=self._slots.room,
             # The clocks of processes beside each other may differ a little, and are nudged.
             wait_max=self._policy.retry_max + LEASE_SLACK,
             held=self._slots.held,
@@ -273,7 +274,9 @@ class Dispatcher:
         if isinstance(step, Record):
             take(step, None)
             return
-        self._means.send(step.delivery, partial(self._replied, step, take))
+        sent, delivery = step
+        self._slots.replace(sent.claim)
+        self._means.send(delivery, partial(self._replied, sent, take))
 
     def _replied(
         self, sent: Sending, take: Callable[[Record, Sending | None], None], reply: Reply | Exception
@@ -303,7 +306,7 @@ class Dispatcher:
             self.wake()
             return
         claim = go_on(sent, record)
-        self._slots.go_on(claim)
+        self._slots.replace(claim)
         self._begin(claim, self._to_record)
 
     def _raise_mistake(self) -> None:

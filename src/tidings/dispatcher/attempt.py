@@ -82,19 +82,29 @@ class Means:
     unseal: Unseal
 
 
+class Carried(Struct, frozen=True):
+    """What has to be known of a batch once it is sent: how many events it has, and where it ends."""
+
+    events: int
+    end: Position
+
+
 class Sending(Struct, frozen=True):
-    """A delivery that is to be sent, and what its reply will be settled with."""
+    """What the reply to a delivery will be settled with.
+
+    There are hundreds, each for as long as a target takes to answer: they hold neither the delivery nor its events, and
+    of the page no more than what may follow under the same lease.
+    """
 
     claim: Claim
-    batch: Batch
+    batch: Carried
     name: str
     started: Micros
     # By the clock that only goes forward.
     began: Micros
-    delivery: Delivery
 
 
-def prepare(claim: Claim, means: Means, *, withdrawn: bool) -> Sending | Record:
+def prepare(claim: Claim, means: Means, *, withdrawn: bool) -> tuple[Sending, Delivery] | Record:
     """Take a claim up to the moment of sending; gives what is to be sent, or recorded because nothing is.
 
     `withdrawn` says that the webhook ended while it was being claimed: then nothing is sent.
@@ -109,13 +119,14 @@ def prepare(claim: Claim, means: Means, *, withdrawn: bool) -> Sending | Record:
     if withdrawn or started + means.policy.delivery_timeout > claim.lease.until:
         return _unsent(claim, claim.health, cursor=claim.cursor, now=started)
     name = delivery_id(claim, batch)
+    carried = Carried(len(batch.events), batch.end)
     body = envelope([event.wire for event in batch.events])
     try:
         secrets = _secrets(claim, means, started)
     except UnsealError as error:
         logger.error("%s", error)
         reply = NoAnswer(Trouble.SEALED, str(error), ours=True)
-        return _settle(claim, batch, reply, means, name=name, started=started, took=0)
+        return _settle(claim, carried, reply, means, name=name, started=started, took=0)
     headers = signing.delivery_headers(
         secrets,
         body,
@@ -124,7 +135,8 @@ def prepare(claim: Claim, means: Means, *, withdrawn: bool) -> Sending | Record:
         timestamp_seconds=started // MICROSECONDS_PER_SECOND,
     )
     delivery = Delivery(claim.target, headers, body, means.policy.delivery_timeout)
-    return Sending(claim, batch, name, started, means.clocks.elapsed(), delivery)
+    left = _less(claim, batch, body)
+    return Sending(left, carried, name, started, means.clocks.elapsed()), delivery
 
 
 def conclude(sent: Sending, reply: Reply, means: Means) -> Record:
@@ -134,26 +146,27 @@ def conclude(sent: Sending, reply: Reply, means: Means) -> Record:
 
 
 def go_on(sent: Sending, record: Record) -> Claim:
-    """What is to be done next under a lease that was kept: the claim, less what was delivered of its page."""
-    claim = sent.claim
-    read = bisect_right(claim.page, record.cursor, key=_position)
+    """What is to be done next under a lease that was kept."""
     return replace(
-        claim,
+        sent.claim,
         cursor=record.cursor,
         batch_end=None,
         health=record.verdict.health,
-        page=claim.page[read:],
-        delivered=claim.delivered + 1,
+        delivered=sent.claim.delivered + 1,
     )
 
 
-def _may_go_on(claim: Claim, batch: Batch, now: Micros, policy: Policy) -> bool:
-    """Whether more of the page may be sent under the same lease, once this batch was delivered."""
+def _less(claim: Claim, batch: Batch, body: bytes) -> Claim:
+    """A claim less the batch that was cut from its page, and less the rest if that will not follow under its lease."""
+    may_go_on = claim.proven and claim.delivered + 1 < BATCHES_PER_LEASE_MAX
+    left = claim.page[bisect_right(claim.page, batch.end, key=_position) :] if may_go_on else ()
+    return replace(claim, page=left, bytes_held=claim.bytes_held if left else len(body))
+
+
+def _may_go_on(claim: Claim, now: Micros, policy: Policy) -> bool:
+    """Whether what is left of the page may be sent under the same lease, once the batch before it was delivered."""
     return (
-        bool(claim.page)
-        and claim.page[-1].position > batch.end
-        and claim.delivered + 1 < BATCHES_PER_LEASE_MAX
-        and now + policy.delivery_timeout <= claim.lease.until - LEASE_SLACK + GOING_ON_MAX
+        bool(claim.page) and now + policy.delivery_timeout <= claim.lease.until - LEASE_SLACK + GOING_ON_MAX
     )
 
 
@@ -203,7 +216,7 @@ def _secrets(claim: Claim, means: Means, now: Micros) -> list[str]:
 
 
 def _settle(
-    claim: Claim, batch: Batch, reply: Reply, means: Means, *, name: str, started: Micros, took: Micros
+    claim: Claim, batch: Carried, reply: Reply, means: Means, *, name: str, started: Micros, took: Micros
 ) -> Record:
     """Decide what the reply means. Pure, but for one throw of the dice."""
     now = started + took
@@ -233,7 +246,7 @@ def _settle(
         attempt=_logged(batch, reply, outcome, name=name, started=started, took=took),
         settled_at=now,
         steady=steady,
-        onward=steady and _may_go_on(claim, batch, now, means.policy),
+        onward=steady and _may_go_on(claim, now, means.policy),
     )
 
 
@@ -249,7 +262,7 @@ def delivery_id(claim: Claim, batch: Batch) -> str:
 
 
 def _logged(
-    batch: Batch, reply: Reply, outcome: Outcome, *, name: str, started: Micros, took: Micros
+    batch: Carried, reply: Reply, outcome: Outcome, *, name: str, started: Micros, took: Micros
 ) -> Attempt:
     status: int | None
     match reply:
@@ -262,7 +275,7 @@ def _logged(
         delivery=name,
         started_at=started,
         duration=took,
-        events=len(batch.events),
+        events=batch.events,
         heartbeat=not batch.events,
         status=status,
         result=result,

@@ -1,11 +1,12 @@
-"""The deliveries in flight, and how much room is left: in total, per origin, and for failing webhooks."""
+"""The deliveries in flight, and how much room is left: in total, per origin, for failing webhooks, and in bytes."""
 
 from dataclasses import dataclass, field
 from typing import Final
 
+from tidings.limits import BATCH_BYTES_MAX, EVENT_BYTES_MAX, HELD_BYTES_MAX
 from tidings.model import Claim, Lease
 
-# Failing webhooks, and each origin, get at most this fraction of the slots.
+# Failing webhooks, and each origin, get at most this fraction of the slots; failing ones, of the bytes held, too.
 SHARE: Final = 4
 # Those that are not proven get half at most, and ever less, down to that fraction too, the more of their first
 # deliveries fail: thousands of targets that have died since they were last heard of cannot take the rest, while each
@@ -29,6 +30,9 @@ class Slots:
     origins: dict[int, int] = field(default_factory=dict)
     failing: int = 0
     unproven: int = 0
+    # Bytes that are held beyond one event of the largest size for each: for failing webhooks, and for the others.
+    failing_bytes_held: int = 0
+    bytes_held: int = 0
     # Which part of the last deliveries to webhooks that were neither proven nor failing went well.
     going_well: float = 1.0
 
@@ -38,7 +42,14 @@ class Slots:
 
     @property
     def failing_free(self) -> int:
-        return max(1, self.total // SHARE) - self.failing
+        """A retry carries what failed, whatever its size: there is to be room for the largest batch."""
+        batches = (HELD_BYTES_MAX // SHARE - self.failing_bytes_held) // BATCH_BYTES_MAX
+        return min(max(1, self.total // SHARE) - self.failing, batches)
+
+    @property
+    def room(self) -> int:
+        """Bytes that pages of webhooks that are not failing may hold."""
+        return HELD_BYTES_MAX - HELD_BYTES_MAX // SHARE - self.bytes_held
 
     @property
     def unproven_free(self) -> int:
@@ -59,9 +70,11 @@ class Slots:
         self.origins[claim.origin] = self.origins.get(claim.origin, 0) + 1
         self.failing += bool(claim.health.failures)
         self.unproven += not claim.proven
+        self._hold(claim, _beyond(claim))
 
-    def go_on(self, claim: Claim) -> None:
-        """The next batch takes the place of the one before it, under the same lease."""
+    def replace(self, claim: Claim) -> None:
+        """Hold no more for a claim than what is left of it: its batch was cut, or the next follows under its lease."""
+        self._hold(claim, _beyond(claim) - _beyond(self.claims[claim.lease]))
         self.claims[claim.lease] = claim
 
     def learn(self, lease: Lease, *, delivered: bool) -> None:
@@ -72,6 +85,7 @@ class Slots:
 
     def release(self, lease: Lease) -> None:
         claim = self.claims.pop(lease)
+        self._hold(claim, -_beyond(claim))
         self.failing -= bool(claim.health.failures)
         self.unproven -= not claim.proven
         left = self.origins[claim.origin] - 1
@@ -79,3 +93,13 @@ class Slots:
             self.origins[claim.origin] = left
         else:
             del self.origins[claim.origin]
+
+    def _hold(self, claim: Claim, more: int) -> None:
+        if claim.health.failures:
+            self.failing_bytes_held += more
+        else:
+            self.bytes_held += more
+
+
+def _beyond(claim: Claim) -> int:
+    return max(0, claim.bytes_held - EVENT_BYTES_MAX)

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 
+from tidings.limits import HELD_BYTES_MAX
 from tidings.model import ClaimRequest
 from tidings.store.sqlite import open_store
 
@@ -25,6 +26,7 @@ async def hold(path: str, now: int) -> None:
         per_origin=100,
         in_flight={},
         batch_max=100,
+        room=HELD_BYTES_MAX,
         wait_max=LEASE,
     )
     claimed = await store.claim(request)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.store.sqlite import holding
 from tidings.errors import StoreUnavailable
+from tidings.limits import HELD_BYTES_MAX
 from tidings.model import (
     Action,
     Claim,
@@ -108,6 +109,7 @@ async def claim(store: SqliteStore, holder: int, *, now: int = NOW) -> tuple[Cla
         per_origin=100,
         in_flight={},
         batch_max=100,
+        room=HELD_BYTES_MAX,
         wait_max=holding.LEASE,
     )
     return (await store.claim(request)).claims

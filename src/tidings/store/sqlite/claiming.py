@@ -108,6 +108,7 @@ class Leased(Struct, frozen=True):
     until: Micros
     behind: bool
     batch_max: int
+    room: int
     # The leases that had been left unread, and were given back.
     freed: tuple[tuple[int, int], ...]
 
@@ -124,7 +125,7 @@ def lease(connection: sqlite3.Connection, request: ClaimRequest, *, unread: list
     if chosen:
         webhooks = dump_set(list(chosen))
         connection.execute(LEASE, {"holder": request.holder, "until": until, "webhooks": webhooks})
-    return Leased(chosen, until, behind, request.batch_max, tuple(unread))
+    return Leased(chosen, until, behind, request.batch_max, request.room, tuple(unread))
 
 
 def _choose(connection: sqlite3.Connection, request: ClaimRequest) -> dict[int, tuple[int, bool]]:

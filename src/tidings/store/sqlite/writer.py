@@ -343,14 +343,19 @@ class Writer:
 
     def _work(self) -> None:
         while (group := self._take_group()) is not None:
-            self._groups.commit(group, more=self._take_more)
-            _tell([unit for unit in group if unit.then is None])
-            self._groups.flush()
-            for unit in group:
-                if unit.then is not None:
-                    self._groups.read(unit)
-                    _tell([unit])
+            self._carry_out(group)
+            # What was read for it may be large, and the next may be long in coming.
+            del group
         self._groups.close()
+
+    def _carry_out(self, group: list[_Awaited]) -> None:
+        self._groups.commit(group, more=self._take_more)
+        _tell([unit for unit in group if unit.then is None])
+        self._groups.flush()
+        for unit in group:
+            if unit.then is not None:
+                self._groups.read(unit)
+                _tell([unit])
 
     def _take_group(self) -> list[_Awaited] | None:
         first, self._next = self._next or self._units.get(), None
