@@ -434,4 +434,8 @@ def _overlaps(network: Network, other: Network) -> bool:
 def _request_target(rest: str) -> str:
     if not rest.startswith("/"):
         rest = "/" + rest
-    return quote(rest, safe=_PATH_SAFE)
+    path = quote(rest, safe=_PATH_SAFE)
+    # A character may become twelve.
+    if len(path) > TARGET_CHARS_MAX:
+        raise _malformed(f"Must be at most {TARGET_CHARS_MAX} characters when percent-encoded")
+    return path

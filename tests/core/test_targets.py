@@ -364,6 +364,7 @@ MALFORMED = [
     "http://[]/",
     "http://[[::1]]/",
     f"http://example.com/{'a' * TARGET_CHARS_MAX}",
+    f"http://example.com/{'ü' * (TARGET_CHARS_MAX // 6 + 1)}",
 ]
 
 

@@ -446,6 +446,15 @@ async def test_names_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     await caching.close()
 
 
+async def test_names_that_have_expired_are_forgotten() -> None:
+    """Whoever has thousands of names, each for a moment, fills no memory with them."""
+    caching = CachingResolver(Script(Resolution((GOOD,), 0.0)), ttl_min=0.0)
+    for number in range(100):
+        await caching.resolve(f"{number}.test")
+    assert len(caching._known) <= 2
+    await caching.close()
+
+
 async def test_a_question_outlives_whoever_asked_it(names: NameServer, resolver: CachingResolver) -> None:
     gate = asyncio.Event()
     names.zone["late.test"] = Name([[GOOD]], ttl=60, when=gate)

@@ -59,7 +59,10 @@ async def test_the_guard_stands_before_the_proxy(
     [
         (b"HTTP/1.1 407 Authentication Required\r\n\r\n", Trouble.CONNECT, "407 Authentication", True),
         (b"HTTP/1.1 502 Bad\x1b[2J\r\nA: b\r\n\r\n", Trouble.CONNECT, "refused the connection: 502", False),
-        (b"HTTP/1.1 403 Forbidden\r\n\r\n", Trouble.CONNECT, "refused the connection: 403", False),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n<html>", Trouble.CONNECT, "refused the connection: 403", False),
+        (b"HTTP/1.1 407 \r\n\r\nWho are you?", Trouble.CONNECT, "refused the connection: 407", True),
+        (b"HTTP/1.0 503\r\n\r\n", Trouble.CONNECT, "refused the connection: 503", False),
+        (b"HTTP/1.1 2\r\n\r\n", Trouble.CONNECT, "The egress proxy does not speak HTTP/1.1", True),
         (b"nonsense\r\n\r\n", Trouble.CONNECT, "The egress proxy", True),
         (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Trouble.PROTOCOL, "nobody asked for", True),
         (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000, Trouble.CONNECT, "The egress proxy", True),

@@ -512,6 +512,23 @@ async def test_closing_ends_what_is_in_flight(resolver: CachingResolver) -> None
             await sender.post(delivery(target.url()))
 
 
+async def test_what_waits_when_the_sender_closes_is_not_sent(resolver: CachingResolver) -> None:
+    sender = Sender(SenderSettings(rules=RULES, concurrency=1), resolver)
+
+    async def silent(wire: Wire) -> None:
+        await wire.until_gone()
+
+    async with listening(silent) as target, answering() as other:
+        first = asyncio.ensure_future(sender.post(delivery(target.url())))
+        await until(lambda: target.connections == 1)
+        waiting = asyncio.ensure_future(sender.post(delivery(other.url())))
+        await sender.close()
+        for reply in await asyncio.gather(first, waiting):
+            trouble(reply, Trouble.CLOSED, "This service is stopping", ours=True)
+        assert other.connections == 0
+        assert sender.open_connections == 0
+
+
 async def test_an_idle_sender_keeps_nothing_of_targets_it_no_longer_posts_to(make_sender: MakeSender) -> None:
     sender = make_sender(concurrency=2, per_origin=1)
     for _ in range(5):

@@ -12,6 +12,7 @@ the one the proxy sees.
 import asyncio
 import errno
 import os
+import re
 import socket
 import ssl
 from base64 import b64encode
@@ -36,6 +37,10 @@ from tidings.transport.settings import BESIDE_MAX, Proxy, SenderSettings
 # Addresses that are tried, the families in turn; the next begins when the last has failed or is slow (RFC 8305 §5).
 DIALLED_MAX: Final = 6
 DIAL_STAGGER_SECONDS: Final = 0.25
+# The loop's own timer of a TLS handshake rings so long after the deadline, which is what ends it.
+HANDSHAKE_SLACK_SECONDS: Final = 1.0
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})((?: [^\r]*)?)(?:\r|\Z)")
 
 # Whom a failure is about.
 _TARGET: Final = "The target"
@@ -72,8 +77,11 @@ class Dialer:
         self._loop = asyncio.get_running_loop()
         self._beside = Gate(BESIDE_MAX)
 
-    async def dial(self, target: Target, make: Callable[[], Connection], progress: Progress) -> Connection:
-        """Open the connection that `make` makes. Cancelled, it leaves no socket behind."""
+    async def dial(
+        self, target: Target, make: Callable[[], Connection], progress: Progress, *, deadline: float
+    ) -> Connection:
+        """Open the connection that `make` makes. Cancelled, as at the `deadline` (of the loop's clock), it leaves no
+        socket behind."""
         addresses = await self._judged_addresses(target, progress)
         if self._proxy is None:
             progress.waits("The target did not accept a connection")
@@ -81,7 +89,7 @@ class Dialer:
         else:
             connect = partial(self._tunnel, proxy=self._proxy, port=target.port, progress=progress)
         sock = await self._race(addresses, connect)
-        return await self._take_over(sock, target, make, progress)
+        return await self._take_over(sock, target, make, progress, deadline=deadline)
 
     # -- addresses ---------------------------------------------------------------------------------
 
@@ -169,7 +177,13 @@ class Dialer:
         return sock
 
     async def _take_over(
-        self, sock: socket.socket, target: Target, make: Callable[[], Connection], progress: Progress
+        self,
+        sock: socket.socket,
+        target: Target,
+        make: Callable[[], Connection],
+        progress: Progress,
+        *,
+        deadline: float,
     ) -> Connection:
         if target.scheme == "http":
             try:
@@ -177,8 +191,14 @@ class Dialer:
             except OSError as error:
                 raise _unconnected(error, _TARGET) from None
         progress.waits("The target did not finish the TLS handshake")
+        tls = {
+            "ssl": self._tls,
+            "server_hostname": target.host,
+            # The loop's own timer holds what belongs to a handshake that was given up, until it rings.
+            "ssl_handshake_timeout": max(0.0, deadline - self._loop.time()) + HANDSHAKE_SLACK_SECONDS,
+        }
         try:
-            return await self._hand_over(sock, make, ssl=self._tls, server_hostname=target.host)
+            return await self._hand_over(sock, make, **tls)
         except ssl.SSLError as error:
             raise Failed(Trouble.TLS, tls_words(error, target.host)) from None
         except OSError:
@@ -209,21 +229,13 @@ class Dialer:
         progress.waits("The egress proxy did not open a tunnel")
         try:
             await self._loop.sock_sendall(sock, _connect_request(proxy, address, port))
-            head = await self._read_head(sock)
+            _expect_tunnel(await self._read_answer(sock))
         except OSError as error:
             sock.close()
             raise _unconnected(error, _PROXY) from None
         except BaseException:
             sock.close()
             raise
-        version, _, status = head.split(b"\r\n", 1)[0].partition(b" ")
-        spoken = version.startswith(b"HTTP/1.")
-        if not spoken or not status.startswith(b"2"):
-            sock.close()
-            said = printable(status[:100].decode("latin-1"))
-            # What else it answers is about the target: that it cannot be reached, or may not.
-            ours = not spoken or status.startswith(b"407")
-            raise Failed(Trouble.CONNECT, f"The egress proxy refused the connection: {said}", ours=ours)
         return sock
 
     async def _connect_proxy(self, proxy: Proxy) -> socket.socket:
@@ -236,17 +248,33 @@ class Dialer:
             raise Failed(Trouble.CONNECT, f"The name of the egress proxy: {error.text}", ours=True) from None
         return await self._race(found.addresses, connect)
 
-    async def _read_head(self, sock: socket.socket) -> bytes:
-        """The proxy's answer. Behind it nothing may follow: the target speaks only when spoken to."""
-        head = b""
-        while b"\r\n\r\n" not in head:
+    async def _read_answer(self, sock: socket.socket) -> bytes:
+        """The proxy's answer: its head, and what came with it."""
+        answer = b""
+        while b"\r\n\r\n" not in answer:
             part = await self._loop.sock_recv(sock, 4096)
-            head += part
-            if not part or len(head) > RESPONSE_HEAD_BYTES_MAX:
+            answer += part
+            if not part or len(answer) > RESPONSE_HEAD_BYTES_MAX:
                 raise ConnectionResetError(errno.ECONNRESET, "no complete answer")
-        if head.index(b"\r\n\r\n") + 4 < len(head):
-            raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for", ours=True)
-        return head
+        return answer
+
+
+def _expect_tunnel(answer: bytes) -> None:
+    """Raise `Failed` unless the proxy has opened a tunnel (RFC 9110 §9.3.6)."""
+    head, _, beyond = answer.partition(b"\r\n\r\n")
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        text = "The egress proxy does not speak HTTP/1.1"
+        raise Failed(Trouble.CONNECT, text, ours=True)
+    status, reason = line.groups()
+    if not status.startswith(b"2"):
+        said = printable((status + reason[:100]).decode("latin-1"))
+        # But for our credentials, it is about the target: that it cannot be reached, or may not.
+        text = f"The egress proxy refused the connection: {said}"
+        raise Failed(Trouble.CONNECT, text, ours=status == b"407")
+    if beyond:
+        # The target speaks only when spoken to.
+        raise Failed(Trouble.PROTOCOL, "The egress proxy sent bytes that nobody asked for", ours=True)
 
 
 def _unconnected(error: OSError, who: str, family: int = socket.AF_INET) -> Failed:

@@ -7,6 +7,7 @@ are allowed to be is not its affair (`targets.judge_address`, at every use, cach
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Protocol
 
 # Below, a name would be asked again for nearly every delivery; above, a target that moved would be missed.
@@ -168,8 +169,10 @@ class CachingResolver:
             ttl = min(max(outcome.ttl, self._ttl_min), TTL_MAX_SECONDS)
         self._known[host] = _Known(outcome, self._loop.time() + ttl)
         self._known.move_to_end(host)
-        if len(self._known) > NAMES_MAX:
-            self._known.popitem(last=False)
+        # Those unused for longest first, and each time one more than comes: what has expired does not stay.
+        for host in tuple(islice(self._known, 2)):
+            if len(self._known) > NAMES_MAX or self._known[host].until <= self._loop.time():
+                del self._known[host]
 
 
 def _bounded(found: Resolution) -> Resolution | _Nothing:

@@ -227,7 +227,7 @@ class ResponseReader:
         if self._head_bytes > RESPONSE_HEAD_BYTES_MAX:
             self._head_too_big()
         if not self._in_head:
-            return  # a trailer: counted, not believed
+            return  # a trailer: counted, and not kept
         if len(self._headers) == RESPONSE_HEADERS_MAX:
             self._over_bound(f"more than {RESPONSE_HEADERS_MAX} headers")
             raise _Enough
