@@ -70,8 +70,11 @@ TOKEN_CHARS_MIN: Final = 16
 TOKEN_CHARS_MAX: Final = 256
 # A token that needs more of them is one for all.
 TOKEN_WORKSPACES_MAX: Final = 1_000
-# They are listed in one answer, and looked through when access is reviewed.
+# They are listed in one answer, those that were revoked or have expired too.
 TOKENS_MAX: Final = 100_000
+# How long those are listed: a week, so that people who look into what happened find them; and no longer, as platforms
+# that make a token an hour make more than there may be.
+DEAD_TOKEN_KEPT: Final = 7 * 24 * 3600 * MICROSECONDS_PER_SECOND
 
 # -- reading and delivering ------------------------------------------------------------------------
 

@@ -539,6 +539,8 @@ class Sweep:
     # Idempotency keys made, and webhooks ended, before this (the time of day).
     keys_before: Micros
     ended_before: Micros
+    # Some tokens that were revoked or have expired; the next sweep has others.
+    dead_tokens: tuple[int, ...]
     # What was noted of the uptime before this.
     uptime_before: Micros
 

@@ -11,6 +11,7 @@ from tests.store.building import (
     ELSEWHERE,
     FOREIGN_PROJECT,
     HOUR,
+    KEEPING,
     NOON,
     OTHER_OWNER,
     OWNER,
@@ -19,6 +20,8 @@ from tests.store.building import (
     fields,
     token,
 )
+from tidings.errors import BadRequest
+from tidings.limits import DEAD_TOKEN_KEPT
 from tidings.model import Micros, Owner, StopReason, Token, Webhook
 from tidings.store import Store
 
@@ -66,6 +69,64 @@ async def test_a_revoked_token_is_not_none(store: Store) -> None:
     await add(store, token("t"))
     await store.revoke_token("t", now=NOON)
     assert not await add(store, token("second"), only_first=True)
+
+
+async def test_tokens_are_forgotten_a_week_after_their_end(case: Case) -> None:
+    """And those that live are not, however old."""
+    for made in (token("revoked"), token("expired", expires_at=NOON + HOUR), token("live")):
+        await add(case.store, made)
+    await case.store.revoke_token("revoked", now=NOON)
+    week = NOON + DEAD_TOKEN_KEPT
+    for now, left in (
+        (week, {"revoked", "expired", "live"}),
+        (week + 1, {"expired", "live"}),
+        (week + HOUR, {"expired", "live"}),
+        (week + HOUR + 1, {"live"}),
+        (week + 1_000 * DAY, {"live"}),
+    ):
+        await case.trim_all(now=now)
+        assert {one.gid for one in await case.store.list_tokens()} == left
+
+
+async def test_a_clock_that_ran_ahead_forgets_no_token(case: Case) -> None:
+    await add(case.store, token("t", expires_at=NOON + DAY))
+    await case.live_until(NOON + HOUR)
+    sweep = await case.store.survey(now=NOON + 1_000 * DAY, keeping=KEEPING)
+    await case.store.trim(sweep, now=NOON + 1_000 * DAY)
+    assert [one.gid for one in await case.store.list_tokens()] == ["t"]
+
+
+async def test_a_forgotten_token_is_not_none(case: Case) -> None:
+    await add(case.store, token("t"))
+    await case.store.revoke_token("t", now=NOON)
+    await case.trim_all(now=NOON + DEAD_TOKEN_KEPT + 1)
+    assert await case.store.list_tokens() == ()
+    assert not await add(case.store, token("second"), only_first=True)
+
+
+async def test_webhooks_of_forgotten_tokens_stay_stopped(case: Case) -> None:
+    """Until a token covers them again."""
+    await add(case.store, token("t"))
+    webhook = await case.establish()
+    await case.store.revoke_token("t", now=NOON)
+    await case.trim_all(now=NOON + DEAD_TOKEN_KEPT + 1)
+    await case.store.review_access(now=NOON + DEAD_TOKEN_KEPT + 1)
+    assert await stopped(case, webhook) is StopReason.ACCESS_LOST
+    await add(case.store, token("u"))
+    assert await stopped(case, webhook) is None
+
+
+async def test_forgotten_tokens_do_not_count_towards_the_most_there_can_be(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidings.store.sqlite.access.TOKENS_MAX", 2)
+    await add(case.store, token("t"))
+    await add(case.store, token("u"))
+    await case.store.revoke_token("t", now=NOON)
+    with pytest.raises(BadRequest, match="there are 2 tokens already"):
+        await add(case.store, token("v"))
+    await case.trim_all(now=NOON + DEAD_TOKEN_KEPT + 1)
+    assert await add(case.store, token("v"))
 
 
 async def test_of_several_first_tokens_at_the_same_moment_one_is_kept(store: Store) -> None:

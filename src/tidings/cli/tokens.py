@@ -83,7 +83,7 @@ def create(
 @as_json
 @settings_options
 def list_tokens(as_json: bool, database: str | None, config: Path | None) -> None:
-    """List every token, the revoked ones too. The tokens themselves are not kept.
+    """List every token; for a week also those that were revoked or have expired. The tokens themselves are not kept.
 
     \b
     Example:

@@ -164,7 +164,7 @@ HOT = [
     ("attempts", establishing._ATTEMPTS, ["SEARCH attempts USING INTEGER PRIMARY KEY (rowid=?)"]),
     (
         "review of an owner",
-        access._REVIEW,
+        access.REVIEW,
         [
             "SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)",
             "SEARCH t USING INDEX tokens_by_owner (user=? AND app=?)",

@@ -22,9 +22,10 @@ from tests.store.building import (
     Case,
     delivered,
     failed,
+    token,
 )
 from tests.store.sqlite.filling import crowded, pass_over
-from tidings.store.sqlite import SqliteStore
+from tidings.store.sqlite import MEMORY, SqliteStore, open_store
 from tidings.store.sqlite.writer import Rank
 
 FEW: Final = 200
@@ -197,3 +198,19 @@ async def test_spreading_heartbeats_holds_nobody_up_for_long() -> None:
     )
     assert overdue == (0,)
     await store.close()
+
+
+async def test_what_tokens_cover_is_not_found_anew_for_each_webhook() -> None:
+    """An owner who has had many tokens gets one more."""
+    webhooks, tokens = 50, 200
+    taken = {}
+    for count in (0, tokens):
+        store = open_store(MEMORY, migrate=True, generation="g", key_id="k")
+        case = await Case.on(store)
+        for number in range(webhooks):
+            await case.establish(f"http://receiver.example/{number}")
+        for number in range(count):
+            await store.add_token(token(str(number), expires_at=NOON), digest=str(number).encode())
+        taken[count] = await Steps().of(store, partial(store.add_token, token("new"), digest=b"new"))
+        await store.close()
+    assert 0 < taken[tokens] - taken[0] < webhooks * tokens

@@ -7,22 +7,29 @@ from typing import Final
 from tidings.errors import BadRequest
 from tidings.limits import TOKENS_MAX
 from tidings.model import Micros, Owner, StopReason, Token
-from tidings.store.sqlite.rows import TOKEN_COLUMNS, dump_names, load_token, read_meta, write_meta
+from tidings.store.sqlite.rows import TOKEN_COLUMNS, dump_names, end_of, load_token, read_meta, write_meta
 
-# Whether a live token of the webhook's owner covers its workspace (contract §12.24).
-_COVERED: Final = """
-    EXISTS (
-        SELECT 1 FROM tokens t
-        WHERE t.user = w.user AND t.app = w.app AND t.revoked_at IS NULL
+# What an owner's live tokens cover (contract §12.24): found once, however many webhooks are held against it.
+_LIVE: Final = """
+    WITH live AS MATERIALIZED (
+        SELECT t.workspaces FROM tokens t
+        WHERE t.user = :user AND t.app = :app AND t.revoked_at IS NULL
             AND (t.expires_at IS NULL OR t.expires_at > :now)
-            AND (t.workspaces IS NULL OR w.workspace IN (SELECT value FROM json_each(t.workspaces)))
+    )
+"""
+# Whether that is the workspace of one of the owner's webhooks.
+_COVERED: Final = """
+    (
+        EXISTS (SELECT 1 FROM live WHERE live.workspaces IS NULL)
+        OR w.workspace IN (SELECT value FROM live, json_each(live.workspaces))
     )
 """
 
 # The largest INTEGER: later than any time.
 FAR_FUTURE: Final = (1 << 63) - 1
 
-_REVIEW: Final = f"""
+REVIEW: Final = f"""
+    {_LIVE}
     UPDATE cursors SET stopped = CASE WHEN stopped IS NULL THEN :reason END
     WHERE webhook IN (
         SELECT w.id FROM webhooks w JOIN cursors c ON c.webhook = w.id
@@ -33,9 +40,10 @@ _REVIEW: Final = f"""
 
 
 def add(connection: sqlite3.Connection, token: Token, *, digest: bytes, only_first: bool) -> bool:
-    (count,) = connection.execute("SELECT count(*) FROM tokens").fetchone()
-    if only_first and count:
+    # Also when it was long revoked, and is forgotten.
+    if only_first and end_of(connection, "tokens"):
         return False
+    (count,) = connection.execute("SELECT count(*) FROM tokens").fetchone()
     if count >= TOKENS_MAX:
         raise BadRequest(f"there are {TOKENS_MAX} tokens already, the most there can be", code="too_many")
     connection.execute(
@@ -103,21 +111,24 @@ def review(connection: sqlite3.Connection, *, now: Micros) -> None:
         write_meta(connection, "reviewed", now)
 
 
-def stop_if_lost(connection: sqlite3.Connection, webhook: int, *, now: Micros) -> None:
+def stop_if_lost(connection: sqlite3.Connection, webhook: int, *, owner: Owner, now: Micros) -> None:
     """Stop a webhook that is just being added if its owner lost access while hands were shaken."""
     connection.execute(
         f"""
+        {_LIVE}
         UPDATE cursors SET stopped = :reason WHERE webhook IN (
             SELECT w.id FROM webhooks w WHERE w.id = :webhook AND NOT {_COVERED}
-                AND EXISTS (SELECT 1 FROM tokens t WHERE t.user = w.user AND t.app = w.app)
+                AND EXISTS (SELECT 1 FROM tokens t WHERE t.user = :user AND t.app = :app)
         )
         """,
-        {"webhook": webhook, "now": now, "reason": StopReason.ACCESS_LOST.value},
+        {"webhook": webhook, **_review_of(owner, now)},
     )
 
 
 def _review(connection: sqlite3.Connection, owner: Owner, now: Micros) -> None:
     """Stop an owner's webhooks in workspaces no live token covers, and let go on those that one covers again."""
-    connection.execute(
-        _REVIEW, {"user": owner.user, "app": owner.app, "now": now, "reason": StopReason.ACCESS_LOST.value}
-    )
+    connection.execute(REVIEW, _review_of(owner, now))
+
+
+def _review_of(owner: Owner, now: Micros) -> dict[str, object]:
+    return {"user": owner.user, "app": owner.app, "now": now, "reason": StopReason.ACCESS_LOST.value}

@@ -133,7 +133,7 @@ def add(
             new.shaken_at,
         ),
     )
-    stop_if_lost(connection, identity, now=new.shaken_at)
+    stop_if_lost(connection, identity, owner=new.owner, now=new.shaken_at)
     added = get(connection, new.gid)
     assert added is not None, "inserted in this transaction"
     return added

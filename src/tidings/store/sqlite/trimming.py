@@ -11,9 +11,10 @@ raised for events beyond.
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
-from tidings.limits import IDEMPOTENCY_LIFETIME
+from tidings.limits import DEAD_TOKEN_KEPT, IDEMPOTENCY_LIFETIME
 from tidings.model import Keeping, Micros, Sweep
 from tidings.store.sqlite.marking import mark
 from tidings.store.sqlite.rows import end_of, end_of_log, read_meta
@@ -74,6 +75,9 @@ _UNREAD: Final = f"""
 """
 _HELD: Final = f"SELECT min({UNREAD_AFTER}) FROM cursors c WHERE c.head > c.cursor"
 _LOSING: Final = f"SELECT c.webhook FROM cursors c WHERE {_UNREAD} LIMIT {TRIM_STEP}"
+_DEAD_TOKENS: Final = (
+    f"SELECT id FROM tokens WHERE revoked_at < :before OR expires_at < :before LIMIT {TRIM_STEP}"
+)
 
 
 def survey(connection: sqlite3.Connection, *, now: Micros, keeping: Keeping) -> Sweep:
@@ -83,6 +87,7 @@ def survey(connection: sqlite3.Connection, *, now: Micros, keeping: Keeping) -> 
     first, last, unmarked, losing = _survey_events(connection, uptime, retained, keeping)
     a_day_ago, _, _ = _milestone(connection, uptime - IDEMPOTENCY_LIFETIME)
     restorable, _, _ = _milestone(connection, uptime - keeping.restore_within)
+    listed, _, _ = _milestone(connection, uptime - DEAD_TOKEN_KEPT)
     return Sweep(
         unmarked=unmarked,
         losing=losing,
@@ -92,7 +97,9 @@ def survey(connection: sqlite3.Connection, *, now: Micros, keeping: Keeping) -> 
         # Neither the time of day nor uptime alone may call these old.
         keys_before=min(now - IDEMPOTENCY_LIFETIME, a_day_ago),
         ended_before=min(now - keeping.restore_within, restorable),
-        uptime_before=uptime - max(keeping.ceiling, keeping.restore_within, IDEMPOTENCY_LIFETIME),
+        dead_tokens=_dead_tokens(connection, min(now - DEAD_TOKEN_KEPT, listed)),
+        uptime_before=uptime
+        - max(keeping.ceiling, keeping.restore_within, IDEMPOTENCY_LIFETIME, DEAD_TOKEN_KEPT),
     )
 
 
@@ -114,6 +121,12 @@ def _survey_events(
     last = max(held, ceiling)
     losing = connection.execute(_LOSING, {"first": first, "last": last}).fetchall() if held < last else ()
     return first, last, False, tuple(webhook for (webhook,) in losing)
+
+
+def _dead_tokens(connection: sqlite3.Connection, before: Micros) -> tuple[int, ...]:
+    """Some tokens that were revoked or expired before that time. A look at all there may be, few as they are."""
+    rows = connection.execute(_DEAD_TOKENS, {"before": before})
+    return tuple(token for (token,) in rows)
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -150,6 +163,7 @@ def trim(connection: sqlite3.Connection, sweep: Sweep, *, now: Micros) -> int:
         + _trim_attempts(connection, sweep.last_attempt)
         + _trim_idempotency(connection, sweep.keys_before)
         + _purge_ended(connection, sweep.ended_before)
+        + _purge_tokens(connection, sweep.dead_tokens)
     )
 
 
@@ -187,3 +201,10 @@ def _purge_ended(connection: sqlite3.Connection, before: Micros) -> int:
     ).fetchall()
     connection.executemany("DELETE FROM cursors WHERE webhook = ?", ended)
     return connection.executemany("DELETE FROM webhooks WHERE id = ?", ended).rowcount if ended else 0
+
+
+def _purge_tokens(connection: sqlite3.Connection, tokens: Sequence[int]) -> int:
+    """A dead token covers nothing: that it is forgotten changes no webhook."""
+    return connection.execute(
+        "DELETE FROM tokens WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(tokens),)
+    ).rowcount
