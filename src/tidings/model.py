@@ -338,6 +338,9 @@ class ClaimRequest:
     limit: int
     unproven_limit: int
     failing_limit: int
+    # How many failing ones, and how many heartbeats, go before everybody else. What else is due of them comes last.
+    failing_first: int
+    quiet_first: int
     # Healthy webhooks with events that were served since then are proven.
     proven_since: Micros
     # How many each origin may have in flight, and how many the busy ones have.

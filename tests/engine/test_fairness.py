@@ -23,7 +23,7 @@ from tests.engine.rig import (
     running,
     until,
 )
-from tidings.dispatcher.slots import SHARE, Slots
+from tidings.dispatcher.slots import FIRST_SHARE, SHARE, Slots
 from tidings.limits import BATCH_BYTES_MAX, CLAIM_MAX, EVENT_BYTES_MAX, HELD_BYTES_MAX
 from tidings.model import Claim, Filter, Health, Lease, Reply
 
@@ -201,6 +201,45 @@ def test_the_more_first_deliveries_fail_the_fewer_slots_they_get(claim: Claim) -
     assert (slots.unproven, slots.free) == (0, 64)
 
 
+@pytest.mark.parametrize("kind", ["failing", "quiet"])
+@pytest.mark.parametrize(("total", "most"), [(1, 1), (8, 1), (64, 4), (512, 32)])
+def test_so_few_that_fail_or_are_quiet_go_before_others(
+    claim: Claim, kind: str, total: int, most: int
+) -> None:
+    """One for so many others that were served, and none while so many are in flight."""
+    slots = Slots(total)
+    healthy = claim.health
+    if kind == "failing":
+        claim = replace(claim, health=replace(claim.health, failures=1))
+    else:
+        claim = replace(claim, head=claim.cursor)
+
+    def first() -> int:
+        return slots.failing_first if kind == "failing" else slots.quiet_first
+
+    def serve(number: int) -> None:
+        other = replace(claim, lease=Lease(0, number, MINUTE), head=2, cursor=1, health=healthy)
+        slots.take(other)
+        slots.release(other.lease)
+
+    for number in range(FIRST_SHARE):
+        assert first() == 0
+        serve(number)
+    assert first() == 1
+    for number in range(FIRST_SHARE * total):
+        serve(number)
+    taken = [replace(claim, lease=Lease(number, 1, MINUTE)) for number in range(1, most + 1)]
+    for count, each in enumerate(taken):
+        assert first() == most - count
+        slots.take(each)
+        assert first() == 0
+        for number in range(FIRST_SHARE * total):
+            serve(number)
+    assert first() == 0
+    slots.release(taken[0].lease)
+    assert first() == 1
+
+
 @pytest.mark.parametrize("total", [1, 2, 3, 5])
 def test_few_slots_have_room_for_first_deliveries_too(claim: Claim, total: int) -> None:
     slots = Slots(total)
@@ -272,6 +311,30 @@ async def test_events_then_retries_then_heartbeats(rig: Rig) -> None:
         assert await dispatcher.run_once() == 1
     order = [post.header("X-Tidings-Webhook") for post in rig.target.posts]
     assert order == [ready.gid, failing.gid, quiet.gid]
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+async def test_retries_and_heartbeats_come_under_a_load_that_takes_every_slot(
+    rig: Rig, concurrency: int
+) -> None:
+    """A webhook failed once and its receiver is well again; another is quiet; many others have much to be sent."""
+    quiet = await rig.establish("http://quiet.example/", resource=WORKSPACE, filters=PROJECTS)
+    rig.clock.turn(round(7.5 * HOUR))
+    busy = [await rig.establish(f"http://busy{number}.example/") for number in range(20)]
+    flaky = await rig.establish("http://flaky.example/")
+    rig.target.answers[flaky.target] = FAILED
+    dispatcher = rig.make_dispatcher(concurrency=concurrency, policy=policy_of(batch_max=1))
+    await rig.publish("first")
+    while await dispatcher.run_once():
+        pass
+    rig.target.answers[flaky.target] = OK
+    rig.clock.turn(HOUR)
+    await rig.publish(*names(8))
+    rig.target.posts.clear()
+    while not rig.target.to(flaky) or not rig.target.to(quiet):
+        assert len(rig.target.posts) < 3 * FIRST_SHARE
+        await dispatcher.run_once()
+    assert max(len(rig.target.to(webhook)) for webhook in busy) < 8
 
 
 async def test_whoever_waited_longest_goes_first(rig: Rig) -> None:

@@ -49,11 +49,13 @@ async def several(case: Case, count: int, *, origin: str = "http://receiver.exam
     ]
 
 
-async def one_by_one(case: Case, *, now: Micros, most: int = 10, limit: int = 1) -> list[str]:
+async def one_by_one(
+    case: Case, *, now: Micros, most: int = 10, limit: int = 1, quiet_first: int = 0
+) -> list[str]:
     """Who is claimed when there is room for one at a time."""
     order: list[str] = []
     for _ in range(most):
-        claims = (await case.claim(now=now, limit=limit)).claims
+        claims = (await case.claim(now=now, limit=limit, quiet_first=quiet_first)).claims
         if not claims:
             break
         order += [claim.gid for claim in claims]
@@ -106,6 +108,53 @@ async def quiet_failing_and_healthy(case: Case) -> tuple[Webhook, Webhook, Webho
 async def test_events_of_the_healthy_go_first_then_failing_ones_then_heartbeats(case: Case) -> None:
     quiet, failing, healthy = await quiet_failing_and_healthy(case)
     assert await one_by_one(case, now=NOON + HOUR) == [healthy.gid, failing.gid, quiet.gid]
+
+
+async def test_some_failing_ones_and_some_heartbeats_may_go_first(case: Case) -> None:
+    quiet, failing, healthy = await quiet_failing_and_healthy(case)
+    first = {"failing_first": 1, "quiet_first": 1}
+    order = [(await case.only(now=NOON + HOUR, limit=1, **first)).gid for _ in range(3)]
+    assert order == [failing.gid, quiet.gid, healthy.gid]
+
+
+@pytest.mark.parametrize("limits", [{"failing_limit": 0}, {"unproven_limit": 0}])
+async def test_who_goes_first_stays_within_the_other_limits(case: Case, limits: dict[str, int]) -> None:
+    _quiet, failing, _healthy = await quiet_failing_and_healthy(case)
+    assert failing.gid not in await case.claimed(now=NOON + HOUR, failing_first=1, **limits)
+
+
+async def test_no_more_go_first_than_are_asked_for(case: Case) -> None:
+    failing = await several(case, 3)
+    await case.publish("a")
+    claims = await case.claimed()
+    await case.record(*(failed(claim, now=NOON) for claim in claims.values()))
+    quiet = [
+        await case.establish(f"http://quiet{number}.example/", resource=OTHER_PROJECT, heartbeat_at=NOON)
+        for number in range(3)
+    ]
+    healthy = [await case.establish(f"http://healthy{number}.example/") for number in range(8)]
+    await case.publish("b")
+    gids = await case.claimed(now=NOON + HOUR, limit=8, failing_first=1, quiet_first=2)
+    assert [len(gids.keys() & {each.gid for each in some}) for some in (failing, quiet, healthy)] == [1, 2, 5]
+    # With room for all, the rest of them comes last.
+    assert len(await case.claimed(now=NOON + HOUR, failing_first=1, quiet_first=2)) == 6
+
+
+async def test_retries_set_by_a_clock_that_went_back_may_go_first_too(case: Case) -> None:
+    webhook = await case.establish()
+    await case.publish("a")
+    await case.make_failing(webhook, due=NOON + 2 * DAY)
+    await several(case, 2)
+    await case.publish("b")
+    assert await case.gids(now=NOON, limit=1, failing_first=1) == [webhook.gid]
+
+
+async def test_whoever_has_events_is_not_among_the_heartbeats_that_go_first(case: Case) -> None:
+    busy = await several(case, 3)
+    quiet = await case.establish("http://quiet.example/", resource=OTHER_PROJECT, heartbeat_at=NOON + DAY)
+    await case.publish("a")
+    now = NOON + DAY
+    assert await one_by_one(case, now=now, quiet_first=1) == [quiet.gid, *(webhook.gid for webhook in busy)]
 
 
 async def test_with_room_for_all_all_are_claimed_at_once(case: Case) -> None:

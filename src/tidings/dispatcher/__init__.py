@@ -220,6 +220,8 @@ class Dispatcher:
             limit=min(self._slots.free, self._claim_most),
             unproven_limit=self._slots.unproven_free,
             failing_limit=self._slots.failing_free,
+            failing_first=self._slots.failing_first,
+            quiet_first=self._slots.quiet_first,
             proven_since=now - PROVEN_WITHIN,
             per_origin=self._slots.per_origin,
             in_flight=dict(self._slots.origins),

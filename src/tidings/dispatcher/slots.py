@@ -1,4 +1,4 @@
-"""The deliveries in flight, and how much room is left: in total, per origin, for failing webhooks, and in bytes."""
+"""The deliveries in flight, and how much room is left: in total, per origin, for which webhooks, and in bytes."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +12,10 @@ SHARE: Final = 4
 # deliveries fail: thousands of targets that have died since they were last heard of cannot take the rest, while each
 # has yet to fail for the first time.
 UNPROVEN_SHARE: Final = 2
+# Webhooks with events go before others, and under load would take every slot. So for so many that were served one that
+# fails goes first, and one whose heartbeat is due, as long as no more than this fraction of the slots is held by those
+# that fail, or by heartbeats: a retry or a heartbeat that its target never answers holds a slot for a whole timeout.
+FIRST_SHARE: Final = 16
 # Of so many outcomes, or about, the last ones decide how many fail.
 OUTCOMES_REMEMBERED: Final = 64
 
@@ -29,7 +33,11 @@ class Slots:
     # How many each origin has in flight; only those that have any.
     origins: dict[int, int] = field(default_factory=dict)
     failing: int = 0
+    quiet: int = 0
     unproven: int = 0
+    # How many others were served since a failing one was, and since a heartbeat was sent.
+    since_failing: int = 0
+    since_quiet: int = 0
     # Bytes that are held beyond one event of the largest size for each: for failing webhooks, and for the others.
     failing_bytes_held: int = 0
     bytes_held: int = 0
@@ -52,6 +60,17 @@ class Slots:
         return HELD_BYTES_MAX - HELD_BYTES_MAX // SHARE - self.bytes_held
 
     @property
+    def failing_first(self) -> int:
+        return self._first(self.failing, self.since_failing)
+
+    @property
+    def quiet_first(self) -> int:
+        return self._first(self.quiet, self.since_quiet)
+
+    def _first(self, in_flight: int, since: int) -> int:
+        return max(0, min(since // FIRST_SHARE, max(1, self.total // FIRST_SHARE) - in_flight))
+
+    @property
     def unproven_free(self) -> int:
         least, most = max(1, self.total // SHARE), self.total - self.total // UNPROVEN_SHARE
         return least + int((most - least) * self.going_well) - self.unproven
@@ -68,8 +87,12 @@ class Slots:
     def take(self, claim: Claim) -> None:
         self.claims[claim.lease] = claim
         self.origins[claim.origin] = self.origins.get(claim.origin, 0) + 1
-        self.failing += bool(claim.health.failures)
+        failing, quiet = _kind(claim)
+        self.failing += failing
+        self.quiet += quiet
         self.unproven += not claim.proven
+        self.since_failing = 0 if failing else self.since_failing + 1
+        self.since_quiet = 0 if quiet else self.since_quiet + 1
         self._hold(claim, _beyond(claim))
 
     def replace(self, claim: Claim) -> None:
@@ -86,7 +109,9 @@ class Slots:
     def release(self, lease: Lease) -> None:
         claim = self.claims.pop(lease)
         self._hold(claim, -_beyond(claim))
-        self.failing -= bool(claim.health.failures)
+        failing, quiet = _kind(claim)
+        self.failing -= failing
+        self.quiet -= quiet
         self.unproven -= not claim.proven
         left = self.origins[claim.origin] - 1
         if left:
@@ -103,3 +128,9 @@ class Slots:
 
 def _beyond(claim: Claim) -> int:
     return max(0, claim.bytes_held - EVENT_BYTES_MAX)
+
+
+def _kind(claim: Claim) -> tuple[bool, bool]:
+    """Whether a claim is for a failing webhook, and whether for one that has no events; never both."""
+    failing = claim.health.failures > 0
+    return failing, not failing and claim.head <= claim.cursor

@@ -22,6 +22,8 @@ async def hold(path: str, now: int) -> None:
         limit=100,
         unproven_limit=100,
         failing_limit=100,
+        failing_first=0,
+        quiet_first=0,
         proven_since=0,
         per_origin=100,
         in_flight={},

@@ -77,11 +77,13 @@ HOT = [
             "SEARCH cursors USING COVERING INDEX cursors_leased (lease_until>?)",
         ],
     ),
-    ("failing", claiming.FAILING, ["SEARCH cursors USING INDEX cursors_failing (next_attempt_at<?)"]),
     (
-        "astray",
-        claiming.ASTRAY,
-        ["SEARCH cursors USING INDEX cursors_failing (next_attempt_at>?)"],
+        "failing",
+        claiming.FAILING,
+        [
+            "SEARCH cursors USING INDEX cursors_failing (next_attempt_at<?)",
+            "SEARCH cursors USING INDEX cursors_failing (next_attempt_at>?)",
+        ],
     ),
     ("quiet", claiming.QUIET, ["SEARCH cursors USING INDEX cursors_quiet (heartbeat_at<?)"]),
     ("lease", claiming.LEASE, ["SEARCH cursors USING INTEGER PRIMARY KEY (rowid=?)"]),

@@ -155,6 +155,21 @@ async def test_a_quiet_webhook_costs_no_more_however_much_was_published_for_othe
     assert 0 < far <= near * ALLOWANCE
 
 
+async def test_a_look_for_heartbeats_under_load_costs_no_more_the_more_are_waiting_for_their_turn() -> None:
+    """Of those, too, a heartbeat would be due if they had no events; none goes first for it."""
+    counted = []
+    for count in (MANY // 4, MANY):
+        store, case = await crowded(count)
+        await store._write(
+            lambda connection: connection.execute("UPDATE cursors SET head = head + 1 WHERE webhook % 4 = 0")
+        )
+        ask = partial(case.claim, now=NOON + 2 * HEARTBEAT, limit=1, quiet_first=1)
+        counted.append(await Steps().of(store, ask))
+        await store.close()
+    few, many = counted
+    assert 0 < many <= few * ALLOWANCE
+
+
 async def test_ten_times_the_work_costs_ten_times_as_much() -> None:
     """Each webhook that an event concerns costs about the same, however many it concerns at once."""
     counted = []

@@ -12,8 +12,8 @@ event loop; a call per row would cost more in waiting than all the SQL together.
 """
 
 import sqlite3
-from collections.abc import Sequence
-from enum import Enum, auto
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Final
 
 import msgspec
@@ -54,44 +54,55 @@ PROVEN: Final = f"""
     ORDER BY turn LIMIT :proven
 """
 
-FAILING: Final = f"""
-    SELECT webhook, origin, fence FROM cursors
-    WHERE failures > 0 AND {IDLE} AND {_ORIGIN_FREE} AND next_attempt_at <= :now
-    ORDER BY next_attempt_at LIMIT :failing
-"""
 # A due time further ahead than any wait of the policy was set by a clock that since went back: it is due.
-ASTRAY: Final = f"""
-    SELECT webhook, origin, fence FROM cursors
-    WHERE failures > 0 AND {IDLE} AND {_ORIGIN_FREE} AND next_attempt_at > :now + :wait_max
-    ORDER BY next_attempt_at LIMIT :astray
+FAILING: Final = f"""
+    SELECT * FROM (
+        SELECT webhook, origin, fence FROM cursors
+        WHERE failures > 0 AND {IDLE} AND {_ORIGIN_FREE} AND next_attempt_at <= :now
+        ORDER BY next_attempt_at LIMIT :failing
+    )
+    UNION ALL SELECT * FROM (
+        SELECT webhook, origin, fence FROM cursors
+        WHERE failures > 0 AND {IDLE} AND {_ORIGIN_FREE} AND next_attempt_at > :now + :wait_max
+        ORDER BY next_attempt_at LIMIT :failing
+    )
+    LIMIT :failing
 """
 
+# Under load a heartbeat may be due for many that wait for their turn with events: the look for others ends after so
+# many webhooks. Those are served meanwhile, and leave the way free.
+_HEARTBEATS_LOOKED_AT: Final = 1_000
 # Events are a sign of life too, so whoever has some is left to the first two: no webhook is found by two statements.
 QUIET: Final = f"""
-    SELECT webhook, origin, fence FROM cursors
-    WHERE failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now AND head <= cursor
-    ORDER BY heartbeat_at LIMIT :quiet
+    SELECT webhook, origin, fence FROM (
+        SELECT webhook, origin, fence, head, cursor, heartbeat_at FROM cursors
+        WHERE failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND heartbeat_at <= :now
+        ORDER BY heartbeat_at LIMIT {_HEARTBEATS_LOOKED_AT}
+    )
+    WHERE head <= cursor ORDER BY heartbeat_at LIMIT :quiet
 """
-
-
-def _all(statement: str) -> str:
-    """What a statement finds, as one JSON text."""
-    return f"(SELECT json_group_array(json_array(webhook, origin, fence)) FROM ({statement}))"
 
 
 class _Kind(Enum):
-    """Whom a claim may be for, in the order of service."""
+    """Whom a claim may be for; each is found by a statement, whose limit has the kind's name."""
 
-    UNPROVEN = auto()
-    PROVEN = auto()
-    FAILING = auto()
-    ASTRAY = auto()
-    QUIET = auto()
+    FAILING = FAILING
+    QUIET = QUIET
+    UNPROVEN = UNPROVEN
+    PROVEN = PROVEN
 
 
-# Under load the first finds enough, and the second is not asked.
-_READY: Final = f"SELECT {_all(UNPROVEN)}, {_all(PROVEN)}"
-_REST: Final = f"SELECT {_all(FAILING)}, {_all(ASTRAY)}, {_all(QUIET)}"
+def _search(*kinds: _Kind) -> tuple[str, tuple[_Kind, ...]]:
+    """One statement that finds these kinds, in a column each: what a kind's own finds, as one JSON text."""
+    columns = [
+        f"(SELECT json_group_array(json_array(webhook, origin, fence)) FROM ({kind.value}))" for kind in kinds
+    ]
+    return f"SELECT {', '.join(columns)}", kinds
+
+
+# In the order of service. Under load the first finds enough, and the second is not asked.
+_FIRST: Final = _search(_Kind.FAILING, _Kind.QUIET, _Kind.UNPROVEN, _Kind.PROVEN)
+_REST: Final = _search(_Kind.FAILING, _Kind.QUIET)
 
 LEASE: Final = """
     UPDATE cursors SET fence = fence + 1, holder = :holder, lease_until = :until
@@ -131,8 +142,10 @@ def lease(connection: sqlite3.Connection, request: ClaimRequest, *, unread: list
 def _choose(connection: sqlite3.Connection, request: ClaimRequest) -> dict[int, tuple[int, bool]]:
     """Choose webhooks in the order of service, leaving out origins that are full; of each the fence it is to have."""
     choice = _Choice(request)
-    choice.take(connection, _READY, _Kind.UNPROVEN, _Kind.PROVEN)
-    choice.take(connection, _REST, _Kind.FAILING, _Kind.ASTRAY, _Kind.QUIET)
+    choice.take(
+        connection, *_FIRST, most={_Kind.FAILING: request.failing_first, _Kind.QUIET: request.quiet_first}
+    )
+    choice.take(connection, *_REST, most={})
     return choice.webhooks
 
 
@@ -144,19 +157,29 @@ class _Choice:
         self._in_flight = dict(request.in_flight)
         self._unproven = request.unproven_limit
         self._failing = request.failing_limit
+        # How many more of a kind the search that is under way may take, where that is bounded.
+        self._most: dict[_Kind, int] = {}
         # Each that was chosen: the fence it is to have, and whether it is proven.
         self.webhooks: dict[int, tuple[int, bool]] = {}
 
-    def take(self, connection: sqlite3.Connection, statement: str, *kinds: _Kind) -> None:
-        """Take of each kind what this statement finds and there is room for; it finds a column of each.
+    def take(
+        self,
+        connection: sqlite3.Connection,
+        statement: str,
+        kinds: Sequence[_Kind],
+        *,
+        most: Mapping[_Kind, int],
+    ) -> None:
+        """Take of each kind what this statement finds and there is room for, and of some kinds so many at most.
 
         Rows of an origin that fills up on the way are passed over, and the statement is asked again without that
         origin. It then finds those again that were chosen before, so it is asked for as many more; whoever is passed
         over is somebody new, of an origin that has just filled up. So there are few turns.
         """
+        self._most = dict(most)
         done = 0
         while done < len(kinds) and any(self._room(kind) > 0 for kind in kinds[done:]):
-            found = connection.execute(statement, self._parameters()).fetchone()
+            found = connection.execute(statement, self._parameters(kinds[done:])).fetchone()
             while done < len(kinds) and self._admit(kinds[done], _decode_found(found[done])):
                 done += 1
 
@@ -164,9 +187,9 @@ class _Choice:
         room = self._request.limit - len(self.webhooks)
         if kind is not _Kind.PROVEN:
             room = min(room, self._unproven)
-        if kind in (_Kind.FAILING, _Kind.ASTRAY):
+        if kind is _Kind.FAILING:
             room = min(room, self._failing)
-        return room
+        return min(room, self._most.get(kind, room))
 
     def _admit(self, kind: _Kind, found: Sequence[tuple[int, int, int]]) -> bool:
         """Take what there is room for; gives whether that is all: False if somebody else may be found instead."""
@@ -186,18 +209,20 @@ class _Choice:
         taken = len(self.webhooks) - before
         if kind is not _Kind.PROVEN:
             self._unproven -= taken
-        if kind in (_Kind.FAILING, _Kind.ASTRAY):
+        if kind is _Kind.FAILING:
             self._failing -= taken
+        if kind in self._most:
+            self._most[kind] -= taken
         return room <= 0 or not passed_over
 
-    def _parameters(self) -> dict[str, object]:
+    def _parameters(self, kinds: Sequence[_Kind]) -> dict[str, object]:
         full = [origin for origin, count in self._in_flight.items() if count >= self._request.per_origin]
         return {
             "now": self._request.now,
             "full": dump_set(full),
             "wait_max": self._request.wait_max,
             "proven_since": self._request.proven_since,
-            **{kind.name.lower(): self._limit(kind) for kind in _Kind},
+            **{kind.name.lower(): self._limit(kind) if kind in kinds else 0 for kind in _Kind},
         }
 
     def _limit(self, kind: _Kind) -> int:
