@@ -51,6 +51,9 @@ TARGET_CHARS_MAX: Final = 2_048
 FILTERS_MAX: Final = 100
 # As many again within one filter.
 FILTER_FIELDS_MAX: Final = 100
+# All filters of a webhook, as the JSON of its record. They are read at every claim; a hundred that name everything but
+# fields are two thirds of it.
+FILTERS_BYTES_MAX: Final = 16 << 10
 # Value objects of a change are compact records; deeper nesting is a mistake or an attack.
 VALUE_DEPTH_MAX: Final = 8
 # A publisher's own ids are indexed for as long as the event is kept.

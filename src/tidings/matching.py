@@ -5,7 +5,7 @@ resources an event is visible from is `hierarchy.py`'s affair.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tidings.errors import BadRequest
 from tidings.model import Action, Event, Filter, Traits
@@ -19,21 +19,42 @@ NEVER_RISE: Final = frozenset({"task", "story", "attachment", "section"})
 ACTIONS: Final = tuple(action.value for action in Action)
 
 
-def accepts(filters: Sequence[Filter], event: Event) -> bool:
-    """Say whether any filter accepts the event, which was read with its traits; no filters at all accept everything."""
+def accepted(filters: Sequence[Filter], page: Sequence[Event]) -> list[bool]:
+    """Say of each event, read with its traits, whether any filter accepts it; no filters at all accept everything."""
     if not filters:
-        return True
-    assert event.traits is not None, "what filters are to judge is read with its traits"
-    return any(_matches(entry, event.traits) for entry in filters)
+        return [True] * len(page)
+    rules = [
+        _Rule(
+            entry.resource_type,
+            entry.resource_subtype,
+            entry.action,
+            None if entry.fields is None else frozenset(entry.fields),
+        )
+        for entry in filters
+    ]
+    return [_any_matches(rules, event.traits) for event in page]
 
 
-def _matches(entry: Filter, traits: Traits) -> bool:
-    return (
-        (entry.resource_type is None or entry.resource_type == traits.resource_type)
-        and (entry.resource_subtype is None or entry.resource_subtype == traits.resource_subtype)
-        and (entry.action is None or entry.action == traits.action)
-        and (entry.fields is None or traits.field in entry.fields)
-    )
+class _Rule(NamedTuple):
+    """A filter, as a page is held against it: names of fields are looked up, however many there are."""
+
+    resource_type: str | None
+    resource_subtype: str | None
+    action: str | None
+    fields: frozenset[str] | None
+
+
+def _any_matches(rules: Sequence[_Rule], traits: Traits | None) -> bool:
+    assert traits is not None, "what filters are to judge is read with its traits"
+    for resource_type, resource_subtype, action, fields in rules:
+        if (
+            (resource_type is None or resource_type == traits.resource_type)
+            and (resource_subtype is None or resource_subtype == traits.resource_subtype)
+            and (action is None or action == traits.action)
+            and (fields is None or traits.field in fields)
+        ):
+            return True
+    return False
 
 
 def check_filters(filters: Sequence[Filter], *, resource_type: str) -> None:

@@ -1,11 +1,13 @@
 """Filters: which events they accept, and where they may stand."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidings.errors import BadRequest
-from tidings.matching import LARGER_SCOPED, NEVER_RISE, accepts, check_filters
+from tidings.matching import LARGER_SCOPED, NEVER_RISE, accepted, check_filters
 from tidings.model import Action, Event, Filter, Traits
 
 
@@ -21,8 +23,13 @@ def event(
 # -- which events a filter accepts -----------------------------------------------------------------
 
 
+def accepts(filters: Sequence[Filter], subject: Event) -> bool:
+    (verdict,) = accepted(filters, [subject])
+    return verdict
+
+
 @pytest.mark.parametrize(
-    ("entry", "accepted"),
+    ("entry", "expected"),
     [
         (Filter(), True),
         (Filter(resource_type="task"), True),
@@ -44,9 +51,9 @@ def event(
         ),
     ],
 )
-def test_each_key_of_a_filter_counts_and_unset_ones_accept_all(entry: Filter, accepted: bool) -> None:
+def test_each_key_of_a_filter_counts_and_unset_ones_accept_all(entry: Filter, expected: bool) -> None:
     """Contract §5: unset filter keys match everything."""
-    assert accepts([entry], event()) is accepted
+    assert accepts([entry], event()) is expected
 
 
 @pytest.mark.parametrize(
@@ -63,6 +70,11 @@ def test_what_an_event_does_not_have_no_filter_finds(subject: Event, entry: Filt
 
 def test_no_filters_accept_everything() -> None:
     assert accepts([], event())
+
+
+def test_each_event_of_a_page_is_judged_for_itself() -> None:
+    page = [event(field=name) for name in ("name", "notes", "due_on")]
+    assert accepted([Filter(fields=("due_on",)), Filter(fields=("name",))], page) == [True, False, True]
 
 
 filters = st.builds(

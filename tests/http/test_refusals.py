@@ -313,6 +313,15 @@ RECORDED: Final = (
         for kind, gid in (("workspace", WORKSPACE), ("team", TEAM))
     ),
     Row(
+        "filters of many bytes",
+        "POST",
+        "/webhooks",
+        400,
+        "filters: at most 16384 bytes in all, not 20175",
+        "filters_too_large",
+        {"json": create(filters=[{"action": "changed", "fields": ["x" * 200] * 99}])},
+    ),
+    Row(
         "workspace with a task filter",
         "POST",
         "/webhooks",

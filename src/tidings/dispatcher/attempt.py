@@ -27,7 +27,7 @@ from tidings.limits import (
     LEASE_SLACK,
     MICROSECONDS_PER_SECOND,
 )
-from tidings.matching import accepts
+from tidings.matching import accepted
 from tidings.model import (
     Answer,
     Attempt,
@@ -160,7 +160,9 @@ def _less(claim: Claim, batch: Batch, body: bytes) -> Claim:
     """A claim less the batch that was cut from its page, and less the rest if that will not follow under its lease."""
     may_go_on = claim.proven and claim.delivered + 1 < BATCHES_PER_LEASE_MAX
     left = claim.page[bisect_right(claim.page, batch.end, key=_position) :] if may_go_on else ()
-    return replace(claim, page=left, bytes_held=claim.bytes_held if left else len(body))
+    if left:
+        return replace(claim, page=left)
+    return replace(claim, page=(), filters=(), bytes_held=len(body))
 
 
 def _may_go_on(claim: Claim, now: Micros, policy: Policy) -> bool:
@@ -173,7 +175,7 @@ def _may_go_on(claim: Claim, now: Micros, policy: Policy) -> bool:
 def _cut(claim: Claim, policy: Policy) -> Batch:
     return policies.cut(
         claim.page,
-        [accepts(claim.filters, event) for event in claim.page] if claim.filters else None,
+        accepted(claim.filters, claim.page) if claim.filters else None,
         cursor=claim.cursor,
         batch_end=claim.batch_end,
         batch_max=policy.batch_max,

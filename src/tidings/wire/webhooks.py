@@ -1,13 +1,20 @@
 """Webhooks: what a create or update says, and the record every call answers with (contract §1.1, §3)."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from tidings import delivery
 from tidings.delivery import Policy
 from tidings.errors import BadRequest
 from tidings.hierarchy import WORKSPACE
-from tidings.limits import FIELD_CHARS_MAX, FILTER_FIELDS_MAX, FILTERS_MAX, TARGET_CHARS_MAX
+from tidings.limits import (
+    FIELD_CHARS_MAX,
+    FILTER_FIELDS_MAX,
+    FILTERS_BYTES_MAX,
+    FILTERS_MAX,
+    TARGET_CHARS_MAX,
+)
 from tidings.matching import ACTIONS
 from tidings.model import Attempt, Filter, Resource, Webhook
 from tidings.wire import times, values
@@ -53,7 +60,13 @@ def parse_filters(value: object) -> tuple[Filter, ...]:
     if value is None:
         return ()
     entries = values.array(value, "filters", length_max=FILTERS_MAX)
-    return tuple(_parse_filter(entry, f"filters: [{index}]") for index, entry in enumerate(entries))
+    filters = tuple(_parse_filter(entry, f"filters: [{index}]") for index, entry in enumerate(entries))
+    size = len(msgspec.json.encode([render_filter(entry) for entry in filters]))
+    if size > FILTERS_BYTES_MAX:
+        raise BadRequest.at(
+            "filters", f"at most {FILTERS_BYTES_MAX} bytes in all, not {size}", code="filters_too_large"
+        )
+    return filters
 
 
 def _parse_filter(entry: object, path: str) -> Filter:
@@ -92,18 +105,13 @@ def _parse_fields(value: object, path: str) -> tuple[str, ...] | None:
 
 
 def render_filter(entry: Filter) -> dict[str, object]:
-    """A filter with all four keys, unset ones as null (contract §0.5)."""
+    """A filter with all four keys, unset ones as null (contract §0.5). Stores keep them so."""
     return {
         "resource_type": entry.resource_type,
         "resource_subtype": entry.resource_subtype,
         "action": entry.action,
         "fields": None if entry.fields is None else list(entry.fields),
     }
-
-
-def read_filters(records: Iterable[Mapping[str, object]]) -> tuple[Filter, ...]:
-    """Filters back from the form `render_filter` gave them (stores keep them so)."""
-    return parse_filters(list(records))
 
 
 def render(webhook: Webhook, policy: Policy) -> dict[str, object]:

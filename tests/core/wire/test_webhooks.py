@@ -1,5 +1,6 @@
 """Webhooks: what establishes and updates one, and the record of it."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from tidings.delivery import Policy
 from tidings.errors import BadRequest
+from tidings.limits import FILTERS_BYTES_MAX, FILTERS_MAX
 from tidings.model import Action, Attempt, EndReason, Filter, Health, Owner, Resource, StopReason, Webhook
 from tidings.wire import webhooks
 from tidings.wire.bodies import Body
@@ -157,7 +159,32 @@ def test_filters_come_back_from_their_record(entries: tuple[Filter, ...]) -> Non
     assert all(
         list(record) == ["resource_type", "resource_subtype", "action", "fields"] for record in records
     )
-    assert webhooks.read_filters(records) == entries
+    assert webhooks.parse_filters(records) == entries
+
+
+def filling(size: int) -> list[dict[str, object]]:
+    """Filters that come to so many bytes as JSON, by the length of their last field."""
+
+    def ending(last: str) -> list[dict[str, object]]:
+        fields = [*(["x" * 200] * 80), last]
+        return [{"resource_type": None, "resource_subtype": None, "action": "changed", "fields": fields}]
+
+    return ending("x" * (size - len(json.dumps(ending(""), separators=(",", ":")))))
+
+
+def test_filters_are_bounded_as_a_whole() -> None:
+    """As many bytes as are allowed, and one more."""
+    webhooks.parse_filters(filling(FILTERS_BYTES_MAX))
+    for parse in (webhooks.parse_update, webhooks.parse_create):
+        with pytest.raises(BadRequest) as refused:
+            parse(Body({"resource": "1", "target": TARGET, "filters": filling(FILTERS_BYTES_MAX + 1)}))
+        assert refused.value.code == "filters_too_large"
+        assert refused.value.message == "filters: at most 16384 bytes in all, not 16385"
+
+
+def test_a_hundred_filters_without_fields_are_few_enough_bytes() -> None:
+    entry = {"resource_type": "project_status", "resource_subtype": "default_task", "action": "undeleted"}
+    assert len(webhooks.parse_filters([entry] * FILTERS_MAX)) == FILTERS_MAX
 
 
 # -- records ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from tidings.model import (
     Token,
     Webhook,
 )
-from tidings.wire.webhooks import read_filters, render_filter
+from tidings.wire.webhooks import render_filter
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -57,13 +57,20 @@ def dump_set(rows: object) -> str:
 
 
 def dump_filters(filters: Sequence[Filter]) -> str:
-    return json.dumps([render_filter(entry) for entry in filters], separators=(",", ":"))
+    return dump_set([render_filter(entry) for entry in filters])
 
 
-# Filters are read at every claim and rarely change.
-@lru_cache(maxsize=4096)
+# What was read of a filter takes up to twenty times the memory of its text.
+_FILTERS_REMEMBERED_MAX: Final = 4_096
+_FILTERS_REMEMBERED_CHARS_MAX: Final = 512
+
+_decode_filters: Final = msgspec.json.Decoder(tuple[Filter, ...]).decode
+_remembered_filters: Final = lru_cache(maxsize=_FILTERS_REMEMBERED_MAX)(_decode_filters)
+
+
 def load_filters(text: str) -> tuple[Filter, ...]:
-    return read_filters(json.loads(text))
+    """Filters from the text `dump_filters` gave; they are read at every claim, and rarely change."""
+    return (_remembered_filters if len(text) <= _FILTERS_REMEMBERED_CHARS_MAX else _decode_filters)(text)
 
 
 def dump_secrets(secrets: Sequence[SealedSecret]) -> str:
