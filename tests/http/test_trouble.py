@@ -16,7 +16,7 @@ from tests.http.test_refusals import HELP
 from tests.serving import PROJECT, TASK, event
 from tidings.model import Delivery, Reply
 from tidings.service.publishing import WAITING_MAX
-from tidings.service.webhooks import HANDSHAKES_MAX
+from tidings.service.webhooks import HANDSHAKES_MAX, OWNER_HANDSHAKES_MAX
 from tidings.store.sqlite.writer import GROUP_MAX
 from tidings.web import calls as web_calls
 
@@ -120,9 +120,17 @@ async def test_more_handshakes_than_may_be_under_way(edge: Edge) -> None:
         return await shake(delivery)
 
     edge.target = answer
+    tokens = [
+        await edge.new_token(app=str(number)) for number in range(HANDSHAKES_MAX // OWNER_HANDSHAKES_MAX + 1)
+    ]
     calls = [
         asyncio.create_task(
-            edge.api("POST", "/webhooks", data={"resource": PROJECT, "target": f"{TARGET}/{number}"})
+            edge.api(
+                "POST",
+                "/webhooks",
+                data={"resource": PROJECT, "target": f"{TARGET}/{number}"},
+                token=tokens[number // OWNER_HANDSHAKES_MAX],
+            )
         )
         for number in range(HANDSHAKES_MAX + 1)
     ]
@@ -132,6 +140,30 @@ async def test_more_handshakes_than_may_be_under_way(edge: Edge) -> None:
     assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
     go_on.set()
     assert Counter([(await call).status_code for call in calls]) == {201: HANDSHAKES_MAX, 429: 1}
+
+
+async def test_more_handshakes_than_one_owner_may_have_under_way(edge: Edge) -> None:
+    """Those that queue behind an equal one count; other owners are not concerned."""
+    go_on = asyncio.Event()
+
+    async def answer(delivery: Delivery) -> Reply:
+        await go_on.wait()
+        return await shake(delivery)
+
+    edge.target = answer
+    another = await edge.new_token()
+    body = {"resource": PROJECT, "target": TARGET}
+    calls = [
+        asyncio.create_task(edge.api("POST", "/webhooks", data=body)) for _ in range(OWNER_HANDSHAKES_MAX + 1)
+    ]
+    done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    (refused,) = done
+    assert (refused.result().status_code, refused.result().headers["Retry-After"]) == (429, "1")
+    edge.target = shake
+    assert (await edge.api("POST", "/webhooks", data=body, token=another)).status_code == 201
+    go_on.set()
+    statuses = Counter([(await call).status_code for call in calls])
+    assert statuses == {201: 1, 403: OWNER_HANDSHAKES_MAX - 1, 429: 1}
 
 
 async def test_health(edge: Edge) -> None:

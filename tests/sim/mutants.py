@@ -437,8 +437,8 @@ MUTANTS: Final = (
     Mutant(
         "equal creates do not queue",
         ESTABLISHING,
-        "    return Reservation(found, key) if taken else None",
-        "    return Reservation(found, key)",
+        "    if not taken:\n        return None\n",
+        "",
     ),
     Mutant(
         "quotas are looked at before the handshake only",

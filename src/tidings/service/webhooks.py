@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from tidings import delivery, signing
 from tidings.delivery import Policy
@@ -31,6 +32,7 @@ from tidings.model import (
     Micros,
     NewWebhook,
     NoAnswer,
+    Owner,
     Post,
     Quotas,
     Resource,
@@ -48,8 +50,12 @@ from tidings.wire.webhooks import CreateRequest
 
 # Handshakes under way at once: each holds a caller and a connection for up to the delivery timeout.
 HANDSHAKES_MAX: Final = 128
-# How often a create looks whether the equal one before it is done, seconds.
+# Of these, for one owner: slow targets, or creates that queue, are to leave others theirs. Twice as many as the real
+# service takes calls that write at once.
+OWNER_HANDSHAKES_MAX: Final = 32
+# How soon a create looks again whether an equal one of another process is done, seconds: first, and at most.
 _QUEUE_SECONDS: Final = 0.05
+_QUEUE_SECONDS_MAX: Final = 1.0
 # The statuses that complete a handshake (contract §1.3).
 _SHAKEN: Final = (200, 204)
 _NO_HANDSHAKE: Final = "The remote server which is intended to receive the webhook"
@@ -94,7 +100,7 @@ class Page:
 
 
 class WebhookDesk:
-    """The five calls. `changed` tells the dispatcher which webhook has ended."""
+    """The five calls. `withdraw` tells the dispatcher which webhook has ended."""
 
     def __init__(
         self,
@@ -118,7 +124,9 @@ class WebhookDesk:
         self._dice = dice
         self._offset_key = offset_key
         self._withdraw = withdraw
-        self._establishing: set[asyncio.Task[Established]] = set()
+        self._establishing: dict[asyncio.Task[Established], Owner] = {}
+        # Where equal creates of this process queue: by owner, resource and target, for as long as there are any.
+        self._queues: WeakValueDictionary[tuple[Owner, str, str], asyncio.Lock] = WeakValueDictionary()
 
     # -- establishing ------------------------------------------------------------------------------
 
@@ -132,15 +140,16 @@ class WebhookDesk:
         target = parse_target(request.target, self._rules)
         resource = await self._visible(caller, request.resource, path="resource")
         check_filters(request.filters, resource_type=resource.resource_type)
-        if len(self._establishing) >= HANDSHAKES_MAX:
+        of_owner = sum(owner == caller.owner for owner in self._establishing.values())
+        if len(self._establishing) >= HANDSHAKES_MAX or of_owner >= OWNER_HANDSHAKES_MAX:
             raise TooManyRequests(
                 "Too many handshakes are under way. Please retry after the given amount of time.",
                 code="overloaded",
                 retry_after=1,
             )
         task = asyncio.create_task(self._establish(caller, request, origin=target.origin))
-        self._establishing.add(task)
-        task.add_done_callback(self._establishing.discard)
+        self._establishing[task] = caller.owner
+        task.add_done_callback(self._establishing.pop)
         return await asyncio.shield(task)
 
     async def finish(self) -> None:
@@ -149,9 +158,27 @@ class WebhookDesk:
             await asyncio.wait(self._establishing)
 
     async def _establish(self, caller: Token, request: CreateRequest, *, origin: str) -> Established:
+        """Queue behind equal creates, so that a receiver never sees a second secret; then it is this one's turn."""
+        lifetime = self._policy.delivery_timeout + LEASE_SLACK
+        until = asyncio.get_running_loop().time() + 2 * lifetime / MICROSECONDS_PER_SECOND
+        place = (caller.owner, request.resource, request.target)
+        queue = self._queues.setdefault(place, asyncio.Lock())
+        try:
+            async with asyncio.timeout_at(until):
+                await queue.acquire()
+        except TimeoutError:
+            raise EqualCreate from None
+        try:
+            return await self._establish_next(caller, request, origin=origin, until=until)
+        finally:
+            queue.release()
+
+    async def _establish_next(
+        self, caller: Token, request: CreateRequest, *, origin: str, until: float
+    ) -> Established:
         gid, secret = self._dice.new_gid(), self._dice.new_secret()
         created_at = self._now()
-        reservation = await self._reserve(caller, request, key=gid)
+        reservation = await self._reserve(caller, request, key=gid, until=until)
         try:
             await self._shake_hands(request.target, secret)
             shaken_at = self._now()
@@ -180,11 +207,12 @@ class WebhookDesk:
             raise
         return Established(webhook, secret)
 
-    async def _reserve(self, caller: Token, request: CreateRequest, *, key: str) -> Reservation:
-        """Queue behind an equal create, so that a receiver never sees a second secret."""
+    async def _reserve(self, caller: Token, request: CreateRequest, *, key: str, until: float) -> Reservation:
+        """Wait for equal creates of other processes: until that time of the loop."""
+        loop = asyncio.get_running_loop()
         lifetime = self._policy.delivery_timeout + LEASE_SLACK
-        turns = 2 * lifetime // int(_QUEUE_SECONDS * MICROSECONDS_PER_SECOND)
-        for _ in range(turns):
+        pause = _QUEUE_SECONDS
+        while True:
             now = self._now()
             reservation = await self._store.reserve(
                 owner=caller.owner,
@@ -197,8 +225,10 @@ class WebhookDesk:
             )
             if reservation is not None:
                 return reservation
-            await asyncio.sleep(_QUEUE_SECONDS)
-        raise EqualCreate
+            if loop.time() >= until:
+                raise EqualCreate
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _QUEUE_SECONDS_MAX)
 
     async def _shake_hands(self, target: str, secret: str) -> None:
         """Post the secret, and judge what comes back (contract §1.3, §2.2, §12.4, §12.5)."""

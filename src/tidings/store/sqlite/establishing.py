@@ -78,7 +78,6 @@ def reserve(
         raise unknown_object("resource", resource)
     scope = _scope_of(connection, resource)
     _refuse_duplicate(connection, owner, scope, target)
-    _refuse_over_quota(connection, owner, scope, quotas)
     # A reservation further ahead than any can last was made by a clock that since went back.
     connection.execute(
         "DELETE FROM reservations WHERE until <= ? OR until > ?", (now, now + 2 * (until - now))
@@ -87,7 +86,11 @@ def reserve(
         "INSERT OR IGNORE INTO reservations (user, app, scope, target, reserved_by, until) VALUES (?, ?, ?, ?, ?, ?)",
         (owner.user, owner.app, scope, target, key, until),
     ).rowcount
-    return Reservation(found, key) if taken else None
+    if not taken:
+        return None
+    # Last: whoever queues asks again and again, and what is counted here is not bounded by that. A refusal undoes all.
+    _refuse_over_quota(connection, owner, scope, quotas)
+    return Reservation(found, key)
 
 
 def release(connection: sqlite3.Connection, key: str) -> bool:
