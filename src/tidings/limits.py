@@ -94,8 +94,9 @@ MARK_MAX: Final = 1_000
 # Attempts settled, webhooks claimed in one transaction: each stays under some ten milliseconds.
 RECORD_MAX: Final = 512
 CLAIM_MAX: Final = 128
-# A webhook that was served well within this time is proven: a share of the slots is kept for such as it. Longer ago,
-# its target may since have died, and thousands that died together would each hold a slot for a whole timeout.
+# A webhook that was served within this time, and by then had taken a delivery within it, is proven: a share of the
+# slots is kept for such as it. Longer ago, its target may since have died, and thousands that died together would each
+# hold a slot for a whole timeout.
 PROVEN_WITHIN: Final = 5 * 60 * MICROSECONDS_PER_SECOND
 # Deliveries made under one lease, of the page that was read when it was claimed: what it costs to claim is shared by
 # them.

@@ -311,7 +311,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     page: tuple[Event, ...]
     # Whether the log holds more behind the page.
     more: bool
-    # Whether it was served well lately, and so had its place among the slots kept for such as it.
+    # Whether it took a delivery lately, and so had its place among the slots kept for such as it.
     proven: bool = False
     # How many batches of the page were delivered under this lease before.
     delivered: int = 0
@@ -341,7 +341,7 @@ class ClaimRequest:
     # How many failing ones, and how many heartbeats, go before everybody else. What else is due of them comes last.
     failing_first: int
     quiet_first: int
-    # Healthy webhooks with events that were served since then are proven.
+    # Healthy webhooks with events are proven that were served since then, and had taken a delivery lately.
     proven_since: Micros
     # How many each origin may have in flight, and how many the busy ones have.
     per_origin: int

@@ -159,6 +159,27 @@ async def test_targets_that_died_unnoticed_leave_room_for_those_served_lately(ri
     assert rig.target.names(healthy[0]) == ["for all", *(f"again{number}" for number in range(5))]
 
 
+async def test_targets_that_died_unnoticed_are_not_taken_for_well_for_what_filters_refused(rig: Rig) -> None:
+    """Their webhooks were served a moment ago, but nothing has been posted to them for long."""
+    wanted = (Filter(action="changed", fields=("wanted",)),)
+    for number in range(20):
+        await rig.establish(f"http://dead{number}.example/", filters=wanted)
+    rig.clock.turn(2 * HOUR)
+    healthy = await rig.establish("http://healthy.example/")
+    await rig.publish("unwanted")
+    await rig.settle_all()
+    rig.target.posts.clear()
+    rig.target.gate = asyncio.Event()
+    dispatcher = rig.make_dispatcher(concurrency=8)
+    async with running(dispatcher):
+        rig.clock.turn(MINUTE)
+        await rig.publish("wanted")
+        dispatcher.wake()
+        await until(lambda: rig.target.to(healthy))
+        assert dispatcher.in_flight <= 5
+        rig.target.gate.set()
+
+
 @pytest.fixture
 def claim() -> Claim:
     """Of a webhook that is neither proven nor failing."""

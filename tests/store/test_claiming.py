@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from tests.store.building import (
     DAY,
@@ -25,6 +26,7 @@ from tests.store.building import (
     fields,
     given_up,
     names_of,
+    recorded,
     token,
 )
 from tests.store.conftest import Database
@@ -36,7 +38,7 @@ from tidings.limits import (
     MARK_MAX,
     SCAN_MAX,
 )
-from tidings.model import Claim, Filter, Micros, Publication, ResourceDraft, Webhook
+from tidings.model import Claim, Filter, Keep, Micros, Publication, Record, ResourceDraft, Webhook
 
 EVERY_TASK = (Filter(resource_type="task"),)
 
@@ -394,6 +396,73 @@ async def test_only_so_many_are_claimed_that_were_not_served_lately(case: Case) 
     assert list(await case.claimed(now=now, proven_since=NOON + HOUR, unproven_limit=1)) == [old[2].gid]
 
 
+def dropped(claim: Claim, *, now: Micros, steady: bool) -> Record:
+    """The page was read, and nothing of it wanted."""
+    return replace(
+        recorded(claim, Keep(claim.health), now=now, cursor=claim.page[-1].position), steady=steady
+    )
+
+
+async def proven(case: Case, webhook: Webhook, *, now: Micros) -> bool:
+    """Give it an event, and look whether it is claimed as one that took a delivery within five minutes."""
+    await case.publish("another", now=now)
+    claims = await case.claimed(now=now, proven_since=now - 5 * MINUTE, unproven_limit=0)
+    if not claims:
+        assert not (await case.only(now=now, proven_since=now - 5 * MINUTE)).proven
+    else:
+        assert claims[webhook.gid].proven
+    await case.store.drop_holder(case.holder)
+    case.holder = await case.store.take_holder(now=now)
+    return bool(claims)
+
+
+@pytest.mark.parametrize("steady", [True, False])
+async def test_nobody_is_proven_by_what_its_filters_refuse(case: Case, steady: bool) -> None:
+    """However lately it was served: nothing was posted, so its target may have died long ago."""
+    webhook = await case.establish(filters=EVERY_TASK)
+    now = NOON + HOUR
+    for _ in range(2):
+        assert not await proven(case, webhook, now=now)
+        await case.record(dropped(await case.only(now=now), now=now, steady=steady))
+        now += SECOND
+    await case.publish("a", now=now)
+    await case.record(delivered(await case.only(now=now), now=now))
+    assert await proven(case, webhook, now=now + SECOND)
+
+
+@pytest.mark.parametrize("steady", [True, False])
+async def test_what_its_filters_refuse_leaves_a_webhook_proven_for_as_long_as_it_was(
+    case: Case, steady: bool
+) -> None:
+    webhook = await case.establish(filters=EVERY_TASK)
+    for after, still in ((MINUTE, True), (4 * MINUTE, True), (6 * MINUTE, False)):
+        await case.publish("a", now=NOON + after)
+        await case.record(
+            dropped(await case.only(now=NOON + after), now=NOON + after, steady=steady),
+        )
+        assert await proven(case, webhook, now=NOON + after + SECOND) == still
+
+
+async def test_whoever_is_not_proven_goes_in_the_order_of_service_whatever_the_reason(case: Case) -> None:
+    """Because it took a delivery too long ago, or was served since with nothing to be sent."""
+    early, dropping, late = [
+        await case.establish(f"http://receiver.example/{number}", now=NOON - number * HOUR)
+        for number in range(3)
+    ]
+    await case.publish("a")
+    claims = await case.claimed()
+    await case.record(
+        delivered(claims[early.gid], now=NOON),
+        dropped(claims[dropping.gid], now=NOON + MINUTE, steady=True),
+        delivered(claims[late.gid], now=NOON + 2 * MINUTE),
+    )
+    await case.publish("b", now=NOON + HOUR)
+    order = [
+        (await case.only(now=NOON + HOUR, limit=1, proven_since=NOON + 55 * MINUTE)).gid for _ in range(3)
+    ]
+    assert order == [early.gid, dropping.gid, late.gid]
+
+
 @pytest.mark.parametrize("why", ["failing", "quiet"])
 async def test_who_fails_or_is_quiet_is_not_proven(case: Case, why: str) -> None:
     now = NOON + HOUR
@@ -647,6 +716,19 @@ async def test_who_waits_while_others_are_tried_for_the_first_time_does_not_wait
     await case.record(delivered(claim, now=later))
     assert await case.store.oldest_due_at(now=later) == NOON
     assert await case.gids(now=later) == [waiting.gid]
+
+
+async def test_whoever_only_dropped_what_it_read_waits_behind_first_tries_too(case: Case) -> None:
+    later = NOON + HOUR
+    await case.establish("http://one.example/", origin="http://one.example:80")
+    await case.publish("a", now=later)
+    await case.record(dropped(await case.only(now=later), now=later, steady=True))
+    trying = await case.establish("http://two.example/", origin="http://two.example:80", now=NOON)
+    await case.publish("b", now=later)
+    (claim,) = (await case.claim(now=later, limit=1, proven_since=later - MINUTE)).claims
+    assert claim.gid == trying.gid
+    assert await case.store.oldest_due_at(now=later + SECOND) is None
+    assert await case.store.oldest_due_at(now=claim.lease.until) == later
 
 
 async def test_a_first_try_hides_nobody_who_was_served_lately(case: Case) -> None:

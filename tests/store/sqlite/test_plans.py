@@ -184,14 +184,19 @@ def test_the_intended_index_is_used_and_no_table_read_whole(
     assert full_scans(plan) == []
 
 
+_READY_BY = "SEARCH cursors USING INDEX cursors_ready ({})"
+
+
 @pytest.mark.parametrize(
     ("statement", "step"),
     [
-        pytest.param(claiming.UNPROVEN, "SEARCH cursors USING INDEX cursors_ready (turn<?)", id="unproven"),
-        pytest.param(claiming.PROVEN, "SEARCH cursors USING INDEX cursors_ready (turn>?)", id="proven"),
+        pytest.param(claiming.UNPROVEN, _READY_BY.format("delivered_lately=?"), id="not lately"),
+        pytest.param(claiming.UNPROVEN, _READY_BY.format("delivered_lately=? AND turn<?"), id="long ago"),
+        pytest.param(claiming.PROVEN, _READY_BY.format("delivered_lately=? AND turn>?"), id="proven"),
         pytest.param(
-            waiting.OLDEST_READY, "SEARCH cursors USING INDEX cursors_ready (turn>?)", id="oldest ready"
+            waiting.OLDEST_READY, _READY_BY.format("delivered_lately=? AND turn>?"), id="oldest ready"
         ),
+        pytest.param(waiting.OLDEST_READY, _READY_BY.format("delivered_lately=?"), id="oldest not lately"),
     ],
 )
 def test_the_ready_are_read_in_their_order_from_the_index_of_them_alone(

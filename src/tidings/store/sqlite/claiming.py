@@ -42,15 +42,20 @@ FREE_UNREAD: Final = """
 IDLE: Final = "lease_until IS NULL AND stopped IS NULL AND ended_at IS NULL"
 _ORIGIN_FREE: Final = "origin NOT IN (SELECT value FROM json_each(:full))"
 
+# Healthy, with events.
+READY: Final = f"head > cursor AND failures = 0 AND {IDLE}"
+
 # Who was served longest ago goes first: those who are not proven, then those who are.
 UNPROVEN: Final = f"""
-    SELECT webhook, origin, fence FROM cursors
-    WHERE head > cursor AND failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND turn < :proven_since
+    SELECT webhook, origin, fence, turn FROM cursors
+    WHERE {READY} AND {_ORIGIN_FREE} AND delivered_lately = 0
+    UNION ALL SELECT webhook, origin, fence, turn FROM cursors
+    WHERE {READY} AND {_ORIGIN_FREE} AND delivered_lately = 1 AND turn < :proven_since
     ORDER BY turn LIMIT :unproven
 """
 PROVEN: Final = f"""
     SELECT webhook, origin, fence FROM cursors
-    WHERE head > cursor AND failures = 0 AND {IDLE} AND {_ORIGIN_FREE} AND turn >= :proven_since
+    WHERE {READY} AND {_ORIGIN_FREE} AND delivered_lately = 1 AND turn >= :proven_since
     ORDER BY turn LIMIT :proven
 """
 

@@ -123,8 +123,9 @@ def add(
     ).fetchone()
     end = end_of_log(connection)
     connection.execute(
-        "INSERT INTO cursors (webhook, scope, origin, cursor, head, last_success_at, heartbeat_at, turn)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO cursors"
+        " (webhook, scope, origin, cursor, head, last_success_at, heartbeat_at, turn, delivered_lately)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)",
         (
             identity,
             scope,

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from tidings.limits import PROVEN_WITHIN
 from tidings.model import End, Lease, Record, Recorded
 from tidings.store.sqlite.rows import ATTEMPT_COLUMNS, dump_attempt, dump_set, end_of
 from tidings.store.sqlite.sets import SetStatement
@@ -40,9 +41,16 @@ _OURS: Final = "cursors.webhook = r.webhook AND cursors.fence = r.fence"
 # A lease is kept only for what nobody has decided anew, and while the webhook may be delivered to.
 _ONWARD: Final = "cursors.epoch = r.epoch AND cursors.stopped IS NULL AND cursors.ended_at IS NULL"
 
+# What is as of a webhook's last turn: when it was, and whether a delivery had been taken lately then. A success that
+# lies ahead was noted by a clock that is a little ahead, or has since gone back.
+_TURN: Final = (
+    "turn = r.settled_at, "
+    f"delivered_lately = coalesce(abs(r.settled_at - r.last_success_at) < {PROVEN_WITHIN}, 0)"
+)
+
 # What a delivery that went well changes of a webhook that was healthy before and has no batch to send again.
 _WELL: Final = (
-    "cursor = max(cursors.cursor, r.cursor), last_success_at = r.last_success_at, turn = r.settled_at, "
+    f"cursor = max(cursors.cursor, r.cursor), last_success_at = r.last_success_at, {_TURN}, "
     "last_attempt = coalesce(r.attempt, cursors.last_attempt)"
 )
 _WELL_COLUMNS: Final = ("webhook", "fence", "cursor", "epoch", "last_success_at", "settled_at", "attempt")
@@ -61,7 +69,7 @@ RECORD: Final = SetStatement(
         batch_end = CASE WHEN cursors.epoch = r.epoch THEN r.batch_end END,
         failures = r.failures, failing_since = r.failing_since, next_attempt_at = r.next_attempt_at,
         last_success_at = r.last_success_at, last_failure_at = r.last_failure_at, heartbeat_at = r.heartbeat_at,
-        turn = r.settled_at, holder = NULL, lease_until = NULL,
+        {_TURN}, holder = NULL, lease_until = NULL,
         last_attempt = coalesce(r.attempt, cursors.last_attempt),
         ended_at = CASE WHEN r.ended IS NULL THEN cursors.ended_at ELSE coalesce(cursors.ended_at, r.settled_at) END,
         ended = coalesce(cursors.ended, r.ended)

@@ -5,7 +5,7 @@ from typing import Final
 
 from tidings.limits import PROVEN_WITHIN
 from tidings.model import Micros
-from tidings.store.sqlite.claiming import IDLE
+from tidings.store.sqlite.claiming import IDLE, READY
 from tidings.store.sqlite.stretches import UNREAD_AFTER, visible
 
 # -- when to look again ----------------------------------------------------------------------------
@@ -21,6 +21,13 @@ NEXT_DUE: Final = f"""
 # Who has waited longest since it was last served, or since its first unread event if that came later. Origins that are
 # being served are left out: their webhooks wait for a receiver, not for us. So do those that are not proven, while
 # others like them are being tried: where thousands of targets have died, their first deliveries time out in turns.
+_TRYING: Final = """
+    EXISTS (
+        SELECT 1 FROM cursors
+        WHERE lease_until > :now AND failures = 0 AND (delivered_lately = 0 OR turn < :proven_since)
+    )
+"""
+_NOT_SERVED: Final = f"{READY} AND origin NOT IN (SELECT origin FROM cursors WHERE lease_until IS NOT NULL)"
 OLDEST_READY: Final = f"""
     SELECT max(c.turn, (
         SELECT e.accepted_at FROM (
@@ -28,16 +35,13 @@ OLDEST_READY: Final = f"""
         ) AS next JOIN events e ON e.position = next.position
     )) FROM cursors c
     WHERE c.webhook = (
-        SELECT webhook FROM cursors WHERE head > cursor AND failures = 0 AND {IDLE}
-            AND origin NOT IN (SELECT origin FROM cursors WHERE lease_until IS NOT NULL)
-            AND turn >= iif(
-                EXISTS (
-                    SELECT 1 FROM cursors WHERE lease_until > :now AND turn < :proven_since AND failures = 0
-                ),
-                :proven_since,
-                0
-            )
-        ORDER BY turn LIMIT 1
+        SELECT webhook FROM (
+            SELECT webhook, turn FROM cursors
+            WHERE {_NOT_SERVED} AND delivered_lately = 1 AND turn >= iif({_TRYING}, :proven_since, 0)
+            UNION ALL SELECT webhook, turn FROM cursors
+            WHERE {_NOT_SERVED} AND delivered_lately = 0 AND NOT {_TRYING}
+            ORDER BY turn LIMIT 1
+        )
     )
 """
 
