@@ -3,9 +3,10 @@
 How long things are kept is counted in *uptime*, time during which the service ran, and not by the time of day. What
 nobody has read yet must not be deleted because a clock was wrong for a minute, because the service was off for weeks,
 or because an old backup was restored; and what was accepted while a clock ran ahead must not be kept until the time of
-day gets there. So each process counts by the clock that only goes forward and notes the uptime of all in the store,
-where it only rises. Between two notes no more counts than two looks may be apart: a process that stood still, or could
-not write, served nobody meanwhile. Whatever is not counted (the minute before a kill) only keeps things longer.
+day gets there. So each process counts by the clock that only goes forward, from the last note of the uptime that it
+has seen, and notes it in the store unless another has done so since: from one note to the next no more is counted than
+has passed. Nor more than two looks may be apart: a process that stood still, or could not write, served nobody
+meanwhile. Whatever is not counted (the minute before a kill) only keeps things longer.
 """
 
 import asyncio
@@ -97,10 +98,15 @@ class Upkeep:
             self._wake()
 
     async def _note_uptime(self, now: Micros) -> None:
-        elapsed = self._clocks.elapsed()
-        passed = elapsed - self._noted_at
-        if passed >= self._trim_every:
-            # Another process may have noted more. To go on from there keeps all of them together.
-            uptime = self._uptime + min(passed, self._gap_max)
-            self._uptime = await self._store.note_uptime(uptime, now=now)
-            self._noted_at = elapsed
+        if self._clocks.elapsed() - self._noted_at < self._trim_every:
+            return
+        read_at: Micros | None = None
+
+        def passed() -> Micros:
+            nonlocal read_at
+            read_at = self._clocks.elapsed()
+            return min(read_at - self._noted_at, self._gap_max)
+
+        self._uptime = await self._store.note_uptime(passed, since=self._uptime, now=now)
+        # If another process has noted it, all that is known is that this was before now.
+        self._noted_at = self._clocks.elapsed() if read_at is None else read_at

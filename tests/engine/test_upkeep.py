@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -119,6 +120,27 @@ async def test_trimming_keeps_the_pace_of_what_is_kept(rig: Rig, retention: Micr
     assert count(rig, "events") == 0
 
 
+class HeldUp:
+    """A store that lets the first note of the uptime wait, and takes an event meanwhile."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.held_up = False
+
+    def as_store(self) -> Store:
+        return cast(Store, self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rig.store, name)
+
+    async def note_uptime(self, passed: Callable[[], Micros], *, since: Micros, now: Micros) -> Micros:
+        if not self.held_up:
+            self.held_up = True
+            self._rig.clock.turn(30 * SECOND)
+            await self._rig.publish("a")
+        return await self._rig.store.note_uptime(passed, since=since, now=now)
+
+
 # -- what is no age --------------------------------------------------------------------------------
 
 
@@ -173,6 +195,17 @@ async def test_time_in_which_nobody_served_takes_no_events(rig: Rig, away: str) 
     assert rig.target.names()[-1] == "a"
 
 
+async def test_what_is_accepted_while_the_uptime_waits_to_be_noted_is_no_older_for_it(rig: Rig) -> None:
+    between = HeldUp(rig)
+    upkeep = upkeep_of(rig, store=between.as_store())
+    await live(rig, upkeep, span=MINUTE)
+    assert between.held_up
+    await live(rig, upkeep, span=KEEPING.retention)
+    assert count(rig, "events") == 1
+    await live(rig, upkeep, span=MINUTE)
+    assert count(rig, "events") == 0
+
+
 async def test_every_life_of_the_service_counts(rig: Rig) -> None:
     """One that is started anew again and again deletes what is past keeping all the same."""
     await rig.publish("a")
@@ -187,6 +220,26 @@ async def test_processes_beside_each_other_count_once(rig: Rig) -> None:
     await live(rig, *upkeeps, span=KEEPING.retention + NOTED)
     assert count(rig, "events") == 1
     await live(rig, *upkeeps, span=MINUTE)
+    assert count(rig, "events") == 0
+
+
+async def test_processes_that_look_in_turn_make_nothing_older(rig: Rig) -> None:
+    """What one of them notes between two looks of another is no older for it."""
+    keeping = replace(KEEPING, retention=20 * MINUTE + 45 * SECOND)
+    first = upkeep_of(rig, keeping=keeping)
+    rig.clock.turn(30 * SECOND)
+    second = upkeep_of(rig, keeping=keeping)
+    await live(rig, first, span=30 * SECOND)
+    rig.clock.turn(30 * SECOND)
+    await rig.publish("a")
+    for _ in range(20):
+        await second.look()
+        await live(rig, first, span=30 * SECOND)
+        rig.clock.turn(30 * SECOND)
+    await second.look()
+    await live(rig, first, span=30 * SECOND)
+    assert count(rig, "events") == 1
+    await live(rig, first, span=3 * MINUTE)
     assert count(rig, "events") == 0
 
 

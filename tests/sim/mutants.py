@@ -385,23 +385,22 @@ MUTANTS: Final = (
     Mutant(
         "a turned clock makes everything old",
         UPKEEP,
-        "            uptime = self._uptime + min(passed, self._gap_max)",
-        "            uptime = self._uptime + max(passed, now - self.__dict__.setdefault('noted', now))\n"
-        "            self.__dict__['noted'] = now",
+        "            return min(read_at - self._noted_at, self._gap_max)",
+        "            before, self.__dict__['told'] = self.__dict__.get('told', now), now\n"
+        "            return max(read_at - self._noted_at, now - before)",
     ),
     Mutant(
         "an outage makes everything old",
         TRIMMING,
-        "    ends = {",
-        "    last = connection.execute('SELECT max(now) FROM milestones').fetchone()[0] or now\n"
-        "    uptime = max(uptime, _uptime(connection) + now - last)\n"
-        "    ends = {",
+        "    if noted != since:\n        return noted\n    uptime = since + passed()",
+        "    last = connection.execute('SELECT now FROM milestones ORDER BY uptime DESC').fetchone() or (now,)\n"
+        "    uptime = noted + max(0, now - last[0])",
     ),
     Mutant(
         "each process makes everything older",
         TRIMMING,
-        "    ends = {",
-        "    uptime = _uptime(connection) + 60_000_000\n    ends = {",
+        "    if noted != since:\n        return noted\n    uptime = since + passed()",
+        "    uptime = noted + passed()",
     ),
     Mutant(
         "events rendered ahead count whatever has moved since",

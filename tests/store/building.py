@@ -388,8 +388,9 @@ class Case:
 
     async def live_until(self, now: Micros) -> None:
         """Let the service be up, from NOON on, until then; what is there was there when it last was."""
-        await self.store.note_uptime(0, now=now)
-        await self.store.note_uptime(now - NOON, now=now)
+        since = await self.store.note_uptime(lambda: 0, since=-1, now=now)
+        for uptime in (since, max(since, now - NOON)):
+            since = await self.store.note_uptime(lambda: uptime - since, since=since, now=now)  # noqa: B023
 
     async def trim_all(self, *, now: Micros, keeping: Keeping = KEEPING) -> list[int]:
         """Live until then and trim until there is nothing left to; gives the number of rows of each step."""

@@ -67,10 +67,12 @@ class Log(Protocol):
         """Mark a resource as deleted; it keeps its place."""
         ...
 
-    async def note_uptime(self, uptime: Micros, *, now: Micros) -> Micros:
-        """Say how long the service has been up, in all its lives; gives the longest that any process has said.
+    async def note_uptime(self, passed: Callable[[], Micros], *, since: Micros, now: Micros) -> Micros:
+        """Note that the service has been up for so long since an uptime, unless that is not the last; gives the last.
 
-        What is there by now counts as this old, and no older: by uptime alone is it judged what is past keeping.
+        Uptime counts from 0, through all lives of the service. What is there when it is noted is as old as what is
+        noted later exceeds it: that alone says what is past keeping. So `passed` is read within the transaction: what
+        was accepted while this waited for it must not count as older.
         """
         ...
 

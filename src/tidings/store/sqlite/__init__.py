@@ -147,8 +147,10 @@ class SqliteStore:
 
         await self._write(delete)
 
-    async def note_uptime(self, uptime: Micros, *, now: Micros) -> Micros:
-        return await self._write(lambda connection: trimming.note_uptime(connection, uptime, now=now))
+    async def note_uptime(self, passed: Callable[[], Micros], *, since: Micros, now: Micros) -> Micros:
+        return await self._write(
+            lambda connection: trimming.note_uptime(connection, passed, since=since, now=now)
+        )
 
     async def survey(self, *, now: Micros, keeping: Keeping) -> Sweep:
         return await self._read(lambda connection: trimming.survey(connection, now=now, keeping=keeping))

@@ -11,7 +11,7 @@ raised for events beyond.
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tidings.limits import DEAD_TOKEN_KEPT, IDEMPOTENCY_LIFETIME
@@ -27,13 +27,6 @@ TRIM_STEP_SCOPES: Final = 5_000
 
 # -- uptime ----------------------------------------------------------------------------------------
 
-_NOTE: Final = """
-    INSERT INTO milestones (uptime, now, position, attempt)
-    VALUES (max(:uptime, coalesce((SELECT max(uptime) FROM milestones), 0)), :now, :position, :attempt)
-    ON CONFLICT (uptime) DO UPDATE
-    SET now = excluded.now, position = excluded.position, attempt = excluded.attempt
-    RETURNING uptime
-"""
 _UPTIME: Final = "SELECT coalesce(max(uptime), 0) FROM milestones"
 # The last milestone before an uptime.
 _MILESTONE: Final = """
@@ -48,11 +41,18 @@ _TRIM_MILESTONES: Final = f"""
 """
 
 
-def note_uptime(connection: sqlite3.Connection, uptime: Micros, *, now: Micros) -> Micros:
-    ends = {"position": end_of_log(connection), "attempt": end_of(connection, "attempts")}
-    # All rows are fetched: the statement is then done.
-    ((noted,),) = connection.execute(_NOTE, {"uptime": uptime, "now": now, **ends}).fetchall()
-    return int(noted)
+def note_uptime(
+    connection: sqlite3.Connection, passed: Callable[[], Micros], *, since: Micros, now: Micros
+) -> Micros:
+    noted = _uptime(connection)
+    if noted != since:
+        return noted
+    uptime = since + passed()
+    connection.execute(
+        "INSERT OR REPLACE INTO milestones (uptime, now, position, attempt) VALUES (?, ?, ?, ?)",
+        (uptime, now, end_of_log(connection), end_of(connection, "attempts")),
+    )
+    return uptime
 
 
 def _uptime(connection: sqlite3.Connection) -> Micros:
