@@ -27,6 +27,9 @@ BUSY_PAUSE_SECONDS: Final = 0.01
 CACHE_KIB: Final = 64 << 10
 # Pages in the write-ahead log before they are moved into the file: 16 MiB, so that a burst is moved once.
 CHECKPOINT_PAGES: Final = 4_000
+# How much of the write-ahead log's file is left, bytes, when the log begins anew: what a long reader (a backup) had it
+# grow to is given back to the disk, and four times what it takes otherwise is not made anew each time.
+LOG_FILE_BYTES_KEPT: Final = 64 << 20
 
 
 def connect(path: str, *, readonly: bool = False) -> sqlite3.Connection:
@@ -70,6 +73,7 @@ def _set_up(connection: sqlite3.Connection, *, readonly: bool) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_FILE_BYTES_KEPT}")
     if readonly:
         connection.execute("PRAGMA query_only = ON")
 
