@@ -86,7 +86,7 @@ def test_a_full_disk_accepts_nothing_and_loses_nothing(
     assert (
         service.api("POST", "/webhooks", data={"resource": TASK, "target": receiver.url()}).status_code == 503
     )
-    assert service.api("GET", f"{service.root_url}/readyz").status_code == 503
+    wait_until(lambda: service.api("GET", f"{service.root_url}/readyz").status_code == 503)
     assert service.api("GET", f"{service.root_url}/healthz").status_code == 200
     _nothing_is_sent_again(service, receiver)
     any_disk.free(pid)

@@ -10,7 +10,7 @@ from contextlib import closing
 import httpx
 import pytest
 
-from tests.http.edge import ROOT, TARGET, Edge, Opener, shake
+from tests.http.edge import ROOT, TARGET, Edge, Opener, gather, shake
 from tests.http.test_calls import LIST, unread
 from tests.http.test_refusals import HELP
 from tests.serving import PROJECT, TASK, event
@@ -171,6 +171,29 @@ async def test_health(edge: Edge) -> None:
     for path in ("/healthz", "/readyz"):
         response = await edge.api("GET", ROOT + path, token=None)
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_readiness_is_looked_at_once_for_all_who_ask(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And again a second later: callers without a token cannot have the database written as often as they like."""
+    checks = 0
+    check = edge.store.check
+
+    async def counted() -> None:
+        nonlocal checks
+        checks += 1
+        await check()
+
+    monkeypatch.setattr(edge.store, "check", counted)
+    for seconds, looked in ((0, 1), (0.999, 1), (0.001, 2)):
+        edge.clock.turn(seconds=seconds)
+        answers = await gather(*(edge.api("GET", f"{ROOT}/readyz", token=None) for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert checks == looked
+    await edge.store.close()
+    edge.clock.turn(seconds=1)
+    assert (await edge.api("GET", f"{ROOT}/readyz", token=None)).status_code == 503
 
 
 async def test_not_ready(opened: Opener) -> None:

@@ -194,6 +194,7 @@ def assemble(
         health=Health(
             store,
             now=clocks.now,
+            elapsed=clocks.elapsed,
             pulse_age=lambda: clocks.elapsed() - dispatcher.pulse if settings.dispatch else None,
         ),
     )
