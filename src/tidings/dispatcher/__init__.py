@@ -54,8 +54,8 @@ class Dispatcher:
         self._holder: int | None = None
         self._wake = asyncio.Event()
         self._draining = False
-        # The webhooks (their gids) that ended while the store was asked for them.
         self._claiming = False
+        # The webhooks (their gids) that ended while the store was asked for claims, or while they were in flight.
         self._withdrawn: set[str] = set()
         self._recorder = Recorder(store, recorded=self._recorded)
         # Deliveries whose record asks to keep its lease, until it is written.
