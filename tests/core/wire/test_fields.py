@@ -195,6 +195,11 @@ def covers(more: object, less: object) -> bool:
 @given(st.text(alphabet="ab.|()this, ", max_size=40))
 def test_no_text_gives_more_than_the_record_holds(text: str) -> None:
     record: dict[str, object] = {"gid": "1", "a": {"gid": "2", "b": 1, "name": "n"}, "b": [{"a": 1}]}
-    got = fields.select(record, fields.parse(text.split(",")))
+    try:
+        named = fields.parse(text.split(","))
+    except BadRequest:
+        # Too deep: it gives nothing at all.
+        return
+    got = fields.select(record, named)
     assert got["gid"] == "1"
     assert got.keys() <= record.keys()
