@@ -11,6 +11,7 @@ import pytest
 from tests.engine.rig import PROJECT, TARGET, Between, Rig, until
 from tidings.delivery import Policy
 from tidings.errors import BadRequest, DuplicateWebhook, EqualCreate
+from tidings.limits import LEASE_SLACK
 from tidings.model import Answer, Delivery, Reply
 from tidings.service import webhooks
 from tidings.service.webhooks import Established, WebhookDesk
@@ -79,6 +80,28 @@ async def test_another_process_waits_too(rig: Rig, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DuplicateWebhook):
         await second
     assert handshakes.begun == 1
+
+
+async def test_hands_are_shaken_only_while_nobody_else_may(rig: Rig) -> None:
+    """A process that stood still would tell its secret after another has told one, and established the webhook."""
+
+    class Late(Asked):
+        after = LEASE_SLACK + 1
+
+        async def reserve(self, **named: Any) -> Reservation | None:
+            reservation = await super().reserve(**named)
+            rig.clock.turn(self.after)
+            return reservation
+
+    asked, handshakes = Late(rig.store), Handshakes(200)
+    desk = desk_of(rig, asked, handshakes)
+    with pytest.raises(EqualCreate):
+        await desk.establish(rig.caller, REQUEST)
+    assert handshakes.begun == 0
+    # The right was given back.
+    asked.after = LEASE_SLACK
+    handshakes.gate.set()
+    await desk.establish(rig.caller, REQUEST)
 
 
 @pytest.mark.parametrize("other_process", [False, True], ids=["one process", "two processes"])

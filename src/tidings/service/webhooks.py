@@ -180,6 +180,9 @@ class WebhookDesk:
         created_at = self._now()
         reservation = await self._reserve(caller, request, key=gid, until=until)
         try:
+            if self._now() + self._policy.delivery_timeout > reservation.until:
+                # This process stood still: by the time the secret arrives another may have told its own.
+                raise EqualCreate
             await self._shake_hands(request.target, secret)
             shaken_at = self._now()
             webhook = await self._store.add_webhook(

@@ -34,10 +34,11 @@ from tidings.model import (
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The right to shake hands for one (owner, resource, target), for a while."""
+    """The right to shake hands for one (owner, resource, target), until then."""
 
     resource: Resource
     key: str
+    until: Micros
 
 
 @dataclass(frozen=True, slots=True)

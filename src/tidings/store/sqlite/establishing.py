@@ -90,7 +90,7 @@ def reserve(
         return None
     # Last: whoever queues asks again and again, and what is counted here is not bounded by that. A refusal undoes all.
     _refuse_over_quota(connection, owner, scope, quotas)
-    return Reservation(found, key)
+    return Reservation(found, key, until)
 
 
 def release(connection: sqlite3.Connection, key: str) -> bool:
