@@ -126,7 +126,7 @@ def test_a_backlog_is_not_held_in_memory(start: Start, receiver: Receiver) -> No
     service = start(TIDINGS_RETRY_FIRST="100ms", TIDINGS_RETRY_MAX="100ms")
     service.create_webhook(PROJECT, receiver.url())
     receiver.on("/hook", delivery=Answer(503))
-    large = {"gid": "1", "resource_type": "story", "name": "x" * (EVENT_BYTES_MAX - 1000)}
+    large = {"gid": "1", "resource_type": "story", "text": "x" * (EVENT_BYTES_MAX - 1000)}
     change = {"field": "notes", "action": "changed", "new_value": large}
     call = [event(TASK, "changed", change=change)] * (BODY_BYTES_MAX // EVENT_BYTES_MAX)
     published = 0

@@ -26,9 +26,9 @@ HANGING: Final = 450
 ORIGINS: Final = 8
 
 
-def megabyte(first: int) -> list[dict[str, object]]:
-    """A publish of nearly the largest size there is."""
-    value = {"gid": "1", "resource_type": "custom", "text": "x" * 1_000}
+def megabyte(first: int, *, key: str) -> list[dict[str, object]]:
+    """A publish of nearly the largest size there is; events carry what stands under any `key` but "name"."""
+    value = {"gid": "1", "resource_type": "custom", key: "x" * 1_000}
     changes = [
         {"field": str(first + number), "action": "changed", "new_value": value}
         for number in range(EVENTS_PER_CALL)
@@ -55,12 +55,12 @@ def test_a_process_without_memory_ends_and_the_next_goes_on(tmp_path: Path) -> N
         service.seed()
         service.create_webhook(PROJECT, receiver.url())
         receiver.on("/hook", delivery=Answer(500))
-        acknowledged = [service.publish(*megabyte(0))["accepted"]]
+        acknowledged = [service.publish(*megabyte(0, key="name"))["accepted"]]
         limit_memory(service.pid, more=-(64 << 20))
         status = None
         for number in range(1, 200):
             try:
-                answer = service.api("POST", "/events", data=megabyte(number * EVENTS_PER_CALL))
+                answer = service.api("POST", "/events", data=megabyte(number * EVENTS_PER_CALL, key="name"))
             except httpx.HTTPError:
                 pass
             else:
@@ -93,7 +93,8 @@ def test_a_backlog_and_big_bodies_stay_within_what_is_stated(tmp_path: Path) -> 
             receiver.on(f"/{number}", delivery=Answer(500))
             service.create_webhook(PROJECT, receiver.url(f"/{number}"))
         with ThreadPoolExecutor(10) as pool:
-            calls = [pool.submit(service.publish, *megabyte(call * EVENTS_PER_CALL)) for call in range(30)]
+            publishes = [megabyte(call * EVENTS_PER_CALL, key="text") for call in range(30)]
+            calls = [pool.submit(service.publish, *each) for each in publishes]
             assert sum(call.result()["accepted"] for call in calls) == 30 * EVENTS_PER_CALL
         receiver.wait_until(
             lambda: all(receiver.deliveries(f"/{number}") for number in range(50)), timeout=60
