@@ -445,12 +445,6 @@ MUTANTS: Final = (
         "    _refuse_over_quota(connection, new.owner, scope, quotas)\n",
         "",
     ),
-    Mutant(
-        "who lost the reservation is added all the same",
-        ESTABLISHING,
-        "    if not release(connection, reservation.key):",
-        "    if not release(connection, reservation.key) and False:",
-    ),
     # -- commits -----------------------------------------------------------------------------------
     Mutant(
         "a commit that failed is acknowledged",
