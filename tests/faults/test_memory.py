@@ -178,6 +178,28 @@ def test_targets_that_hang_stay_within_what_is_stated(tmp_path: Path, events: in
         service.kill()
 
 
+def test_a_task_that_meets_the_end_of_memory_ends_the_process() -> None:
+    """At once: what is done at an orderly end needs memory."""
+    program = """
+import asyncio
+from tidings.runtime.machine import run
+
+async def fail():
+    raise MemoryError
+
+async def serve():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail())
+
+run(serve())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == "out of memory; the process ends\n"
+
+
 def test_a_thread_that_dies_takes_the_process_with_it() -> None:
     """Whoever waits for the writer would wait for ever."""
     program = """

@@ -112,7 +112,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     threading.excepthook = _end_with_thread
     try:
         with asyncio.Runner(loop_factory=_make_loop) as runner:
-            return runner.run(main)
+            try:
+                return runner.run(main)
+            except (MemoryError, BaseExceptionGroup) as error:
+                # To close the loop takes a thread, which may wait for ever to begin where there is no memory for it.
+                if isinstance(error, MemoryError) or error.subgroup(MemoryError):
+                    _end("out of memory")
+                raise
     except ExceptionGroup as group:
         ours, rest = group.split(TidingsError)
         if ours is None or rest is not None:
