@@ -685,7 +685,8 @@ class Observer:
     def _extend_run(self, hook: Hook, turn: Turn, *, counted: bool) -> None:
         took = turn.ended - turn.started
         if not hook.failures:
-            hook.run_since, hook.run_covered, hook.run_strict = turn.ended, 0, 0
+            # A clock that is turned while the first attempt is under way has the run begin at another time, too.
+            hook.run_since, hook.run_covered, hook.run_strict = turn.started, 0, 0
             return
         if not counted:
             return
