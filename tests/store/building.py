@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -390,7 +391,8 @@ class Case:
         """Let the service be up, from NOON on, until then; what is there was there when it last was."""
         since = await self.store.note_uptime(lambda: 0, since=-1, now=now)
         for uptime in (since, max(since, now - NOON)):
-            since = await self.store.note_uptime(lambda: uptime - since, since=since, now=now)  # noqa: B023
+            passed = partial(int, uptime - since)
+            since = await self.store.note_uptime(passed, since=since, now=now)
 
     async def trim_all(self, *, now: Micros, keeping: Keeping = KEEPING) -> list[int]:
         """Live until then and trim until there is nothing left to; gives the number of rows of each step."""
